@@ -1,0 +1,134 @@
+"""Characters <-> ids, and what is done to a text before.
+
+Knows no torch. A character is one Unicode code point. Invariant: `decode(encode(text)) == normalize(text)` for every text
+over the vocabulary's characters, and the order of ids is the order of code points, in every process.
+"""
+
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.config import NORMALIZATIONS, InvalidConfig, Normalization
+
+
+class UnknownCharacter(ValueError):
+    """A text holds a character that the vocabulary does not. `character` is it, `position` its index in the text."""
+
+    def __init__(self, character: str, position: int) -> None:
+        name = unicodedata.name(character, "no name")
+        super().__init__(f"character {character!r} (U+{ord(character):04X}, {name}) at position {position} is not known")
+        self.character = character
+        self.position = position
+
+
+def normalize(text: str, normalization: Normalization) -> str:
+    """The text as the vocabulary meets it.
+
+    `letters` is the tutorial's preparation: accents stripped, lower case, every run of other characters one space.
+    """
+    if normalization == "nfc":
+        return unicodedata.normalize("NFC", text)
+    if normalization == "letters":
+        bare = unicodedata.normalize("NFKD", text).lower()
+        kept = (c if "a" <= c <= "z" else " " for c in bare if not unicodedata.combining(c))
+        return _squeeze("".join(kept))
+    if normalization not in NORMALIZATIONS:
+        raise InvalidConfig("normalization", f"must be one of {', '.join(NORMALIZATIONS)}, not {normalization!r}")
+    return text
+
+
+def _squeeze(text: str) -> str:
+    """One space for every run of them; borders keep theirs, so that a prompt's last space counts."""
+    while "  " in text:
+        text = text.replace("  ", " ")
+    return text
+
+
+def normalize_pieces(pieces: Iterable[str], normalization: Normalization) -> Iterator[str]:
+    """The normalized text of a text that comes in pieces; joined, it is `normalize` of the joined pieces.
+
+    Pieces are cut before an ASCII character or a CJK ideograph: none of them composes with what stands before it.
+    """
+    if normalization == "none":
+        yield from pieces
+        return
+    held, last = "", ""
+    for piece in pieces:
+        held += piece
+        cut = _last_boundary(held)
+        if cut <= 0:
+            continue
+        ready, held = normalize(held[:cut], normalization), held[cut:]
+        if normalization == "letters" and last == " ":
+            ready = ready.removeprefix(" ")
+        last = ready[-1:] or last
+        yield ready
+    ready = normalize(held, normalization)
+    if normalization == "letters" and last == " ":
+        ready = ready.removeprefix(" ")
+    yield ready
+
+
+def _last_boundary(text: str) -> int:
+    """Index of the last character before which a text may be cut, -1 if there is none."""
+    for index in range(len(text) - 1, -1, -1):
+        if text[index] < "\x80" or "\u4e00" <= text[index] <= "\u9fff":
+            return index
+    return -1
+
+
+class Vocabulary:
+    """The ordered list of characters that a network knows: strictly ascending code points, no surrogates."""
+
+    def __init__(self, characters: Sequence[str]) -> None:
+        points = [ord(c) for c in characters]
+        if not points:
+            raise ValueError("a vocabulary needs at least one character")
+        if any(a >= b for a, b in zip(points, points[1:], strict=False)):
+            raise ValueError("a vocabulary's characters must be distinct and sorted by code point")
+        if any(0xD800 <= p <= 0xDFFF for p in points):
+            raise ValueError("a vocabulary cannot hold surrogates")
+        self._characters = "".join(characters)
+        self._points = np.array(points, dtype=np.uint32)
+
+    @classmethod
+    def of(cls, pieces: Iterable[str]) -> "Vocabulary":
+        """The vocabulary of a text that comes in pieces, already normalized."""
+        seen: set[str] = set()
+        for piece in pieces:
+            seen.update(piece)
+        return cls(sorted(seen))
+
+    @property
+    def characters(self) -> str:
+        """All characters in the order of their ids: `characters[id]`."""
+        return self._characters
+
+    def __len__(self) -> int:
+        return len(self._characters)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Vocabulary) and self._characters == other._characters
+
+    def __hash__(self) -> int:
+        return hash(self._characters)
+
+    def __contains__(self, character: str) -> bool:
+        return len(character) == 1 and character in self._characters
+
+    def encode(self, text: str) -> NDArray[np.int32]:
+        """Ids of a normalized text, int32 [len(text)]. Raises UnknownCharacter for the first one not known."""
+        points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+        ids = np.searchsorted(self._points, points).astype(np.int32)
+        np.minimum(ids, len(self) - 1, out=ids)
+        wrong = np.flatnonzero(self._points[ids] != points)
+        if wrong.size:
+            position = int(wrong[0])
+            raise UnknownCharacter(text[position], position)
+        return ids
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of ids."""
+        return "".join(self._characters[i] for i in ids)

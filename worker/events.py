@@ -1,0 +1,98 @@
+"""What training says: frozen facts, in the order in which they became true.
+
+Knows nothing of who listens. Steps are counted in optimizer updates, losses in nats per character, times in seconds.
+An event at step n describes the network after n updates.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+FinishReason = Literal["budget", "patience", "paused"]
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """Training begins, or goes on from `step`. What was planned is known."""
+
+    step: int
+    steps: int
+    """Planned steps; with a budget in minutes a first guess that later Progress events correct."""
+    parameters: int
+    vocabulary_size: int
+    train_characters: int
+    validation_characters: int
+    device: str
+    precision: Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ticked:
+    """Still moving: sent from loading, every step and within evaluation, so that a hung step is told from a slow one."""
+
+    phase: Literal["loading", "training", "evaluating"]
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """The state of training, at steps fixed by the configuration."""
+
+    step: int
+    steps: int
+    epoch: float
+    """Passes over the training part, fractional."""
+    fraction: float
+    """Share of the budget used, 0 to 1."""
+    train_loss: float
+    """Mean over the steps since the last Progress."""
+    learning_rate: float
+    gradient_norm: float
+    """Before clipping, of the last step."""
+    characters_per_second: float
+    """Training characters read per second since the last Progress, evaluations not counted."""
+    seconds: float
+    """Training time so far, earlier attempts up to their resume point included."""
+    eta_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """The loss on the validation part (whole or its first characters, carried state)."""
+
+    step: int
+    val_loss: float
+    best: bool
+    """Lower than every earlier evaluation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """A few lines that the network writes now; costs training no randomness."""
+
+    step: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """Everything to keep. `checkpoint` is a file for generation (None: a resume point alone, as before a pause)."""
+
+    step: int
+    train_loss: float | None
+    val_loss: float | None
+    best: bool
+    checkpoint: bytes | None
+    resume_point: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The last event. After `paused`, the Saved before it is where to go on."""
+
+    step: int
+    reason: FinishReason
+    best_step: int | None
+    best_val_loss: float | None
+
+
+Event = Started | Ticked | Progress | Evaluated | Sampled | Saved | Finished
