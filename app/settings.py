@@ -1,0 +1,119 @@
+"""What one installation is told by its environment: variables with the prefix `CHARSMITH_`.
+
+Knows no FastAPI: the worker and the command line read the same settings. Invariant: settings that exist are valid and
+never change; an unknown or malformed variable stops the start, naming itself. docs/settings.md explains each.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+PREFIX = "CHARSMITH_"
+MIB = 1024 * 1024
+GIB = 1024 * MIB
+
+
+class SettingsError(ValueError):
+    """A variable is unknown or malformed; the message names it."""
+
+
+class Settings(BaseSettings):
+    """One field a variable: `data_dir` is `CHARSMITH_DATA_DIR`."""
+
+    # An empty variable counts as unset: docker compose passes one for `${NAME:-}`.
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", env_ignore_empty=True)
+
+    data_dir: Path = Field(Path("charsmith-data"), description="Folder of the SQLite file and of temporary files.")
+    database_url: str | None = Field(
+        None, description="SQLAlchemy address of the database. Unset: SQLite, `charsmith.db` in the data folder."
+    )
+    host: str = Field("127.0.0.1", min_length=1, description="Address to listen on.")
+    port: int = Field(8000, ge=0, le=65_535, description="Port to listen on; 0 takes a free one.")
+    allow_anonymous: bool = Field(
+        False, description="Listen on an address that is not loopback although there are no API keys."
+    )
+    device: str = Field(
+        "auto", pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$", description="Where to train: `auto` takes CUDA if it is there."
+    )
+    generation_device: str = Field(
+        "cpu",
+        pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$",
+        description="Where to generate; the default leaves the GPU to training.",
+    )
+    lease_seconds: float = Field(
+        13.0, ge=5, le=86_400, description="A running job whose heartbeat stood still for so long is taken over."
+    )
+    stall_seconds: float = Field(
+        60.0, ge=10, le=86_400, description="A training process that did not move for so long is ended and tried again."
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Origins of web pages that may call the service, separated by commas."
+    )
+    max_corpus_bytes: int = Field(GIB, ge=1, le=1024 * GIB, description="Largest text that can be uploaded.")
+    max_model_bytes: int = Field(2 * GIB, ge=1, le=1024 * GIB, description="Largest model file that can be uploaded.")
+    max_prompt_characters: int = Field(100_000, ge=0, le=10_000_000, description="Longest prompt of a generation.")
+    max_streams: int = Field(64, ge=1, le=100_000, description="Generations at the same time; more are told to wait.")
+    max_queued_jobs: int = Field(
+        1_000, ge=1, le=1_000_000, description="Jobs that may wait; more are told to come later."
+    )
+    torch_threads: int | None = Field(
+        None, ge=1, le=1_024, description="Threads of one training process. Unset: one for each core that it may use."
+    )
+    log_level: Literal["debug", "info", "warning", "error", "critical"] = Field(
+        "info", description="Least severe messages that are logged."
+    )
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _split_origins(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _check_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if not origin.startswith(("http://", "https://")) or origin.count("/") != 2:
+                raise ValueError(f"{origin!r} is no origin like https://example.org")
+        return origins
+
+    @property
+    def resolved_database_url(self) -> str:
+        """The address of the database, the default filled in."""
+        return self.database_url or f"sqlite:///{self.data_dir.absolute() / 'charsmith.db'}"
+
+    @property
+    def temporary_dir(self) -> Path:
+        """Upload spools and encoded corpora; in the data folder because a read-only container's /tmp is memory."""
+        return self.data_dir / "tmp"
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """The settings of the environment, with `overrides` (command line flags) before it. Raises SettingsError."""
+    _refuse_unknown(os.environ)
+    try:
+        return Settings(**{name: value for name, value in overrides.items() if value is not None})
+    except ValidationError as error:
+        raise SettingsError("; ".join(_named(problem) for problem in error.errors())) from None
+
+
+def _refuse_unknown(environment: Mapping[str, str]) -> None:
+    known = {variable_name(field) for field in Settings.model_fields}
+    unknown = sorted(name for name in environment if name.upper().startswith(PREFIX) and name.upper() not in known)
+    if unknown:
+        raise SettingsError(f"{unknown[0]}: no such setting; known are {', '.join(sorted(known))}")
+
+
+def variable_name(field: str) -> str:
+    """The environment variable of a field."""
+    return PREFIX + field.upper()
+
+
+def _named(problem: Mapping[str, Any]) -> str:
+    """The problem with the variable's name before it. Its value is left out where it may hold a password."""
+    field = str(problem["loc"][0])
+    given = "" if field == "database_url" else f", not {problem['input']!r}"
+    return f"{variable_name(field)}: {problem['msg']}{given}"
