@@ -1,7 +1,8 @@
 """What a network is and how it is trained: two frozen, validated records.
 
-Knows no torch, no database and no HTTP, so that the service can validate a request and estimate its cost without loading
-any of them. Invariant: a `ModelConfig` or `TrainingConfig` that exists is valid; both survive `as_dict` and back.
+Knows no torch, no database and no HTTP, so that the service can validate a request and estimate its cost without
+loading any of them. Invariant: a `ModelConfig` or `TrainingConfig` that exists is valid; both survive `as_dict` and
+back.
 """
 
 from collections.abc import Mapping
@@ -115,7 +116,7 @@ class ModelConfig(_Record):
 
 @dataclass(frozen=True, slots=True)
 class TrainingConfig(_Record):
-    """How a network is trained. At most one of `epochs`, `steps`, `minutes` is the budget; `minutes=1` if none is given."""
+    """How a network is trained. At most one of `epochs`, `steps`, `minutes` is the budget; `minutes=1` if none is."""
 
     epochs: float | None = None
     """Budget in passes over the training part of the corpus."""

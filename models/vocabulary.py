@@ -1,11 +1,12 @@
 """Characters <-> ids, and what is done to a text before.
 
-Knows no torch. A character is one Unicode code point. Invariant: `decode(encode(text)) == normalize(text)` for every text
-over the vocabulary's characters, and the order of ids is the order of code points, in every process.
+Knows no torch. A character is one Unicode code point. Invariant: `decode(encode(normalize(text)))` is `normalize(text)`
+for every text over the vocabulary's characters; the order of ids is the order of code points, in every process.
 """
 
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,9 @@ class UnknownCharacter(ValueError):
 
     def __init__(self, character: str, position: int) -> None:
         name = unicodedata.name(character, "no name")
-        super().__init__(f"character {character!r} (U+{ord(character):04X}, {name}) at position {position} is not known")
+        super().__init__(
+            f"character {character!r} (U+{ord(character):04X}, {name}) at position {position} is not known"
+        )
         self.character = character
         self.position = position
 
@@ -86,7 +89,7 @@ class Vocabulary:
         points = [ord(c) for c in characters]
         if not points:
             raise ValueError("a vocabulary needs at least one character")
-        if any(a >= b for a, b in zip(points, points[1:], strict=False)):
+        if any(a >= b for a, b in pairwise(points)):
             raise ValueError("a vocabulary's characters must be distinct and sorted by code point")
         if any(0xD800 <= p <= 0xDFFF for p in points):
             raise ValueError("a vocabulary cannot hold surrogates")

@@ -1,0 +1,98 @@
+"""CharRNN: the network, from ids of characters to logits of the next ones.
+
+Knows neither texts nor training nor files. Invariants: its parameters are exactly `ModelConfig.parameter_shapes`; its
+whole past is the one state tensor that `forward` takes and returns, so that whoever holds it can go on from there.
+
+Shape suffixes: B rows (lanes or streams), T time steps, H hidden, X embedding or hidden, V vocabulary, L layers,
+G gates, P parts of a layer's state (1; for the LSTM 2: hidden, cell).
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from models.config import GATES, ModelConfig
+
+
+class CharRNN(nn.Module):
+    """Embedding, stacked recurrent layers, dropout after each of them, and a linear output over the vocabulary.
+
+    Dropout is a module of our own between single-layer networks: cuDNN's keeps a random state that cannot be saved, and
+    a resumed training would differ. It acts in `train()` mode alone and draws from torch's global generator, as the
+    initial weights do.
+    """
+
+    def __init__(self, config: ModelConfig, vocabulary_size: int) -> None:
+        super().__init__()
+        self.config = config
+        self.vocabulary_size = vocabulary_size
+        widths = [config.embedding_size] + [config.hidden_size] * (config.num_layers - 1)
+        self.embedding = nn.Embedding(vocabulary_size, config.embedding_size)
+        self.layers = nn.ModuleList(_layer(config, width) for width in widths)
+        self.dropout = nn.Dropout(config.dropout)
+        self.output = nn.Linear(config.hidden_size, vocabulary_size)
+        _initialize(self)
+
+    def initial_state(self, rows: int, device: torch.device | str | None = None) -> Tensor:
+        """The state before the first character: float32 zeros [num_layers, parts, rows, hidden_size]."""
+        parts = 2 if self.config.cell == "lstm" else 1
+        return torch.zeros(self.config.num_layers, parts, rows, self.config.hidden_size, device=device)
+
+    def forward(self, ids_BT: Tensor, state_LPBH: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits after every character, float32 [rows, steps, vocabulary], and the state after the last, float32.
+
+        `softmax(logits_BTV[b, t])` is the distribution of the character after `ids_BT[b, t]`. Under autocast products
+        are in its type; what is returned is float32 all the same.
+        """
+        values_BTX = self.embedding(ids_BT)
+        states: list[Tensor] = []
+        for layer, state_PBH in zip(self.layers, state_LPBH, strict=True):
+            values_BTX, after_PBH = _run(layer, values_BTX, state_PBH)
+            values_BTX = self.dropout(values_BTX)
+            states.append(after_PBH)
+        return self.output(values_BTX).float(), torch.stack(states).float()
+
+
+def _layer(config: ModelConfig, width: int) -> nn.RNNBase:
+    if config.cell == "lstm":
+        return nn.LSTM(width, config.hidden_size, batch_first=True)
+    if config.cell == "gru":
+        return nn.GRU(width, config.hidden_size, batch_first=True)
+    nonlinearity = config.cell.removeprefix("rnn_")
+    return nn.RNN(width, config.hidden_size, nonlinearity=nonlinearity, batch_first=True)
+
+
+def _run(layer: nn.Module, values_BTX: Tensor, state_PBH: Tensor) -> tuple[Tensor, Tensor]:
+    """One layer over all time steps: its outputs [B, T, H] and its last state [P, B, H]."""
+    if not isinstance(layer, nn.LSTM):
+        values_BTH, after_1BH = layer(values_BTX, state_PBH)
+        return values_BTH, after_1BH
+    hidden_BH, cell_BH = state_PBH
+    values_BTH, (hidden_1BH, cell_1BH) = layer(values_BTX, (hidden_BH[None].contiguous(), cell_BH[None].contiguous()))
+    return values_BTH, torch.cat((hidden_1BH, cell_1BH))
+
+
+@torch.no_grad()
+def _initialize(network: CharRNN) -> None:
+    """Weights uniform in +-1/sqrt(hidden_size), embeddings standard normal, biases 0, with two exceptions.
+
+    LSTM: the forget gate's bias starts at 1, so that the cell keeps its memory until it learns better (Gers et al.
+    2000, Jozefowicz et al. 2015). ReLU: the recurrent matrix starts as half the identity (scaled from Le, Jaitly and
+    Hinton 2015, "A Simple Way to Initialize Recurrent Networks of Rectified Linear Units"): with the whole identity a
+    state that is carried over thousands of characters grows without bound.
+    """
+    hidden_size, cell = network.config.hidden_size, network.config.cell
+    bound = 1 / math.sqrt(hidden_size)
+    for name, parameter in network.named_parameters():
+        if name == "embedding.weight":
+            continue
+        if "bias" in name:
+            parameter.zero_()
+        else:
+            parameter.uniform_(-bound, bound)
+        if cell == "lstm" and name.endswith("bias_ih_l0"):
+            gates_GH = parameter.view(GATES["lstm"], hidden_size)
+            gates_GH[1].fill_(1)  # PyTorch's order: input, forget, cell, output
+        elif cell == "rnn_relu" and name.endswith("weight_hh_l0"):
+            parameter.copy_(0.5 * torch.eye(hidden_size, device=parameter.device))
