@@ -1,0 +1,34 @@
+"""Ids and names: how they look and how they are told apart.
+
+Knows no database. Invariant: no name has the form of an id, so a key is always one or the other.
+"""
+
+import base64
+import re
+import secrets
+
+_ID = re.compile(r"[a-z]+_[a-z2-7]{26}")
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+class InvalidName(ValueError):
+    """A name that may not be given; the message says what is allowed."""
+
+
+def new_id(prefix: str) -> str:
+    """An unguessable id: the prefix, `_`, and 128 random bits in lower-case base 32."""
+    return f"{prefix}_{base64.b32encode(secrets.token_bytes(16)).decode().rstrip('=').lower()}"
+
+
+def is_id(key: str) -> bool:
+    """Whether a key has the form of an id (of any kind)."""
+    return _ID.fullmatch(key) is not None
+
+
+def check_name(name: str) -> str:
+    """The name itself, if it may be given to a corpus, job or model. Raises InvalidName."""
+    if not _NAME.fullmatch(name):
+        raise InvalidName(f"a name is 1 to 64 of letters, digits, '.', '_' and '-', not {name!r}")
+    if is_id(name):
+        raise InvalidName(f"a name may not have the form of an id, as {name!r} has")
+    return name
