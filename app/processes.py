@@ -68,6 +68,11 @@ def start_module(
     return Child(process, ours)
 
 
+def started_by_parent() -> bool:
+    """Whether `start_module` started this process; for programs that a person may start as well."""
+    return len(sys.argv) > 1 and sys.argv[1].startswith(_ARGUMENT)
+
+
 def parent_socket() -> socket.socket:
     """Called once in the child: its end of the socket. Our own argument is gone from sys.argv afterwards."""
     _, fd = _started_by()
@@ -92,10 +97,9 @@ def _watch(parent: int) -> None:
 
 
 def _started_by() -> tuple[int, int]:
-    argument = sys.argv[1] if len(sys.argv) > 1 else ""
-    if not argument.startswith(_ARGUMENT):
+    if not started_by_parent():
         raise RuntimeError("this module is started by the service or the worker, not by hand")
-    pid, fd = argument.removeprefix(_ARGUMENT).split(":")
+    pid, fd = sys.argv[1].removeprefix(_ARGUMENT).split(":")
     return int(pid), int(fd)
 
 

@@ -27,7 +27,7 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Ticked:
-    """Still moving: sent from loading, every step and within evaluation, so that a hung step is told from a slow one."""
+    """Still moving: from loading, every step and within evaluation, so that a hung step is told from a slow one."""
 
     phase: Literal["loading", "training", "evaluating"]
     step: int

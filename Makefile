@@ -1,0 +1,49 @@
+# make demo    train on Shakespeare and let it write          make serve   the service and one worker
+# make test    all tests                                      make check   lint, types, import rules
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# Where pip finds torch. Unset: pip's own index, which on Linux means the CUDA build, several gigabytes.
+TORCH_INDEX ?=
+CORPUS ?=
+TRAIN_MINUTES ?= 1
+DEMO_EXIT ?=
+
+TORCH := $(shell sed -n 's/^ *"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
+INSTALLED := $(VENV)/installed
+
+.PHONY: install demo serve test check format bench clean
+
+install: $(INSTALLED)
+
+# torch first, from its own index if one is named: the second line then finds it installed.
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) '$(TORCH)'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,sample]'
+	touch $@
+
+demo: install
+	$(BIN)/python -m app.demo --minutes $(TRAIN_MINUTES) $(if $(CORPUS),--corpus '$(CORPUS)') $(if $(DEMO_EXIT),--exit)
+
+serve: install
+	$(BIN)/charsmith serve
+
+test: install
+	$(BIN)/python -m pytest
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: install
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,228 @@
+"""The command `charsmith`: starts the service, and is a client of a running one.
+
+Knows no torch and no database: what it does to a running service, anyone can do over HTTP.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from app.client import Client, ClientError
+from app.processes import end_with_parent, parent_socket, started_by_parent
+from app.progress_view import view_for
+from app.settings import Settings, SettingsError, load_settings, variable_name
+from app.supervisor import serve as supervise
+
+cli = typer.Typer(
+    help="Train character-level recurrent language models on your texts, and stream what they write.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Url = Annotated[str, typer.Option(help="Address of the running service.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the service's own JSON.")]
+DataDir = Annotated[Path | None, typer.Option(help="Folder of the database.")]
+Host = Annotated[str | None, typer.Option(help="Address to listen on.")]
+Port = Annotated[int | None, typer.Option(help="Port to listen on.")]
+Device = Annotated[str | None, typer.Option(help="Where to train: auto, cpu, cuda.")]
+DEFAULT_URL = "http://127.0.0.1:8000"
+
+
+def fail(message: object) -> NoReturn:
+    """Say why on standard error and end with status 1."""
+    sys.stderr.write(f"charsmith: {message}\n")
+    raise typer.Exit(1)
+
+
+def _settings(**flags: Any) -> Settings:
+    """The settings, with flags put into the environment, so that child processes see the same."""
+    for name, value in flags.items():
+        if value is not None:
+            os.environ[variable_name(name)] = str(value)
+    try:
+        return load_settings()
+    except SettingsError as error:
+        fail(error)
+
+
+@cli.command()
+def serve(data_dir: DataDir = None, host: Host = None, port: Port = None, device: Device = None) -> None:
+    """Run the service and one worker on this machine."""
+    _settings(data_dir=data_dir, host=host, port=port, device=device)
+    raise typer.Exit(supervise())
+
+
+@cli.command()
+def api(data_dir: DataDir = None, host: Host = None, port: Port = None) -> None:
+    """Run the service alone; workers are started elsewhere."""
+    from app.server import run  # FastAPI takes a second to import: the client commands do without
+
+    run(_settings(data_dir=data_dir, host=host, port=port))
+
+
+@cli.command()
+def worker(data_dir: DataDir = None, device: Device = None) -> None:
+    """Run one worker alone, on the database of the settings."""
+    _settings(data_dir=data_dir, device=device)
+    # Not imported: the service knows nothing of the worker. The same process goes on as one.
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "worker"])  # noqa: S606
+
+
+@cli.command()
+def train(
+    file: Annotated[Path, typer.Argument(help="A text in UTF-8.", exists=True, dir_okay=False, readable=True)],
+    name: Annotated[str | None, typer.Option(help="Name of the corpus and of the model.")] = None,
+    preset: Annotated[str | None, typer.Option(help="auto, tiny, small, medium or large.")] = None,
+    cell: Annotated[str | None, typer.Option(help="rnn_tanh, rnn_relu, gru or lstm.")] = None,
+    hidden_size: Annotated[int | None, typer.Option(help="Width of a layer.")] = None,
+    num_layers: Annotated[int | None, typer.Option(help="Layers.")] = None,
+    normalization: Annotated[str | None, typer.Option(help="none, nfc or letters.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Budget in minutes.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Budget in passes over the text.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Budget in optimizer updates.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Fixes the initial weights.")] = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Queue the job and return.")] = False,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Upload FILE, train on it, watch it learn. Ctrl-C leaves the job running."""
+    client = Client(url)
+    model = {"cell": cell, "hidden_size": hidden_size, "num_layers": num_layers, "normalization": normalization}
+    training = {"minutes": minutes, "epochs": epochs, "steps": steps, "learning_rate": learning_rate, "seed": seed}
+    try:
+        corpus = client.upload_path(file, name)
+        request = {"corpus": corpus["id"], "name": name, "preset": preset, "model": model, "training": training}
+        job = client.submit(without_none(request))
+        sys.stdout.write(f"{job['id']}  {job['name']}\n")
+        if not detach:
+            job = watch(client, job["id"])
+    except ClientError as error:
+        fail(error)
+    except KeyboardInterrupt:
+        sys.stderr.write(f"\nthe job goes on; stop it with: curl -X POST {client.url}/jobs/{job['id']}/cancel\n")
+        raise typer.Exit(130) from None
+    if job["status"] in ("failed", "cancelled"):
+        fail(f"{job['status']}: {(job['error'] or {}).get('detail', 'by request')}")
+
+
+def without_none(values: dict[str, Any]) -> dict[str, Any]:
+    """A request without what was not given."""
+    pruned = {key: without_none(v) if isinstance(v, dict) else v for key, v in values.items()}
+    return {key: v for key, v in pruned.items() if v is not None and v != {}}
+
+
+def watch(client: Client, job_id: str) -> dict[str, Any]:
+    """Show a job's progress until it ends; the job. Raises ClientError."""
+    with view_for(Console()) as view:
+        for kind, data in client.follow(job_id):
+            view.show(kind, data)
+    job: dict[str, Any] = client.call("GET", f"/jobs/{job_id}")
+    return job
+
+
+@cli.command()
+def generate(
+    model: Annotated[str, typer.Argument(help="Id or name of a model, or name@step for one checkpoint.")],
+    prompt: Annotated[str, typer.Argument(help="What the text goes on from.")] = "",
+    max_characters: Annotated[int, typer.Option(help="How much to write.")] = 500,
+    temperature: Annotated[float, typer.Option(help="0 takes the likeliest character, 1 samples as learned.")] = 1.0,
+    top_k: Annotated[int, typer.Option(help="Sample from the k likeliest; 0: from all.")] = 0,
+    top_p: Annotated[float, typer.Option(help="Sample from the likeliest that make up p.")] = 1.0,
+    min_p: Annotated[float, typer.Option(help="Drop what is less likely than this share of the likeliest.")] = 0.0,
+    seed: Annotated[int | None, typer.Option(help="The same seed writes the same text.")] = None,
+    stop: Annotated[list[str] | None, typer.Option(help="End before this text; may be repeated.")] = None,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Stream what MODEL writes to the terminal."""
+    request = without_none(
+        {
+            "model": model,
+            "prompt": prompt,
+            "max_characters": max_characters,
+            "temperature": temperature,
+            "top_k": top_k,
+            "top_p": top_p,
+            "min_p": min_p,
+            "seed": seed,
+            "stop": stop,
+        }
+    )
+    try:
+        print_stream(Client(url), request)
+    except ClientError as error:
+        fail(error)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+def print_stream(client: Client, request: dict[str, Any]) -> None:
+    """Write a generation to standard output as it comes, its prompt before it. Raises ClientError."""
+    sys.stdout.write(request.get("prompt", ""))
+    for text in client.generate(request):
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    sys.stdout.write("\n")
+
+
+def _print_list(url: str, path: str, columns: dict[str, Any], as_json: bool) -> None:
+    try:
+        rows = list(Client(url).pages(path))
+    except ClientError as error:
+        fail(error)
+    if as_json:
+        sys.stdout.write(json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
+        return
+    table = Table(*columns, box=None)
+    for row in rows:
+        table.add_row(*(str(show(row)) for show in columns.values()))
+    Console().print(table)
+
+
+def _loss(best: dict[str, Any] | None) -> str:
+    return "" if not best or best.get("val_loss") is None else f"{best['val_loss']:.3f}"
+
+
+@cli.command()
+def jobs(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """List the jobs, newest first."""
+    columns = {
+        "id": lambda j: j["id"],
+        "name": lambda j: j["name"],
+        "status": lambda j: j["status"],
+        "done": lambda j: f"{j['progress'].get('fraction') or 0:.0%}",
+        "best loss": lambda j: _loss(j["best"]),
+        "created": lambda j: j["created_at"][:19],
+    }
+    _print_list(url, "/jobs", columns, as_json)
+
+
+@cli.command()
+def models(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """List the models, newest first."""
+    columns = {
+        "id": lambda m: m["id"],
+        "name": lambda m: m["name"],
+        "cell": lambda m: f"{m['config']['cell']} {m['config']['num_layers']}x{m['config']['hidden_size']}",
+        "best loss": lambda m: _loss(m["best"]),
+        "created": lambda m: m["created_at"][:19],
+    }
+    _print_list(url, "/models", columns, as_json)
+
+
+def main() -> None:
+    """The entry point, of people and of `charsmith serve` for its children."""
+    if started_by_parent():
+        end_with_parent()
+        parent_socket().close()  # nothing is said over it; taking it takes our own argument away
+    cli()
+
+
+if __name__ == "__main__":
+    main()

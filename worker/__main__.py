@@ -1,0 +1,52 @@
+"""`python -m worker`: one worker on one device, until SIGTERM or Ctrl-C."""
+
+import logging
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+
+from app.processes import end_with_parent, started_by_parent
+from app.settings import Settings, SettingsError, load_settings
+from app.store.database import open_database
+from app.store.errors import StoreError
+from worker.runner import Runner
+
+log = logging.getLogger("worker")
+
+
+def find_device(wanted: str) -> str:
+    """The device's name, asked in another process: this one must never touch it. Exits when there is no such device."""
+    command = [sys.executable, "-P", "-m", "worker.device", wanted]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    if answer.returncode != 0:
+        sys.exit(f"CHARSMITH_DEVICE: {answer.stderr.strip()}")
+    return answer.stdout
+
+
+def work(settings: Settings) -> None:
+    database = open_database(settings.resolved_database_url)
+    device = find_device(settings.device)
+    runner = Runner(database, settings, f"{socket.gethostname()}-{secrets.token_hex(4)}", device)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: runner.stop())
+    log.info("ready: trains on %s", device)
+    runner.run()
+    database.close()
+
+
+def main() -> None:
+    if started_by_parent():
+        end_with_parent()
+    try:
+        settings = load_settings()
+        logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        settings.temporary_dir.mkdir(parents=True, exist_ok=True)
+        work(settings)
+    except (SettingsError, StoreError) as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""The training process: encodes the corpus, runs `train()`, sends its events to the worker that started it.
+
+Knows no database. It ends when its parent does. A refusal (the job cannot succeed) is its last message; anything else
+that ends it early counts as a crash, which the worker tries again.
+"""
+
+import codecs
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import torch
+
+from app.processes import end_with_parent, parent_socket
+from models.config import ModelConfig, Normalization, TrainingConfig
+from models.vocabulary import Vocabulary, normalize_pieces
+from worker.batches import Corpus, CorpusTooShort, encode_corpus
+from worker.device import choose_device
+from worker.events import Ticked
+from worker.launch import PauseRequest, TrainingRefusal, TrainingTask
+from worker.trainer import Diverged, train
+
+READ_BYTES = 1 << 20
+TICK_SECONDS = 0.5
+"""Ticks tell a hung step from a slow one; twice a second is plenty."""
+
+
+def read_pieces(path: Path) -> Iterator[str]:
+    """The text of a UTF-8 file in pieces, line endings as they are."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    with path.open("rb") as file:
+        while data := file.read(READ_BYTES):
+            yield decoder.decode(data)
+    yield decoder.decode(b"", final=True)
+
+
+def load_corpus(task: TrainingTask, normalization: Normalization) -> Corpus:
+    """The encoded corpus, memory-mapped. Two passes over the text: what characters there are, then their ids."""
+    text_path, ids_path = Path(task.text_path), Path(task.folder) / "corpus.ids"
+    vocabulary = Vocabulary.of(normalize_pieces(read_pieces(text_path), normalization))
+    encode_corpus(normalize_pieces(read_pieces(text_path), normalization), ids_path, vocabulary)
+    text_path.unlink()  # the same text twice on disk is once too often
+    return Corpus.open(ids_path, vocabulary, task.corpus_sha256)
+
+
+def run(task: TrainingTask, connection: Connection, pause_requested: threading.Event) -> None:
+    """Train and send every event; ticks are thinned out."""
+    torch.set_num_threads(task.threads)
+    model = ModelConfig.from_dict(task.model)
+    connection.send(Ticked("loading", 0))
+    corpus = load_corpus(task, model.normalization)
+    events = train(
+        model,
+        TrainingConfig.from_dict(task.training),
+        corpus,
+        device=choose_device(task.device),
+        resume=task.resume_point,
+        pause_requested=pause_requested.is_set,
+    )
+    last_tick = 0.0
+    for event in events:
+        if isinstance(event, Ticked):
+            if time.monotonic() - last_tick < TICK_SECONDS:
+                continue
+            last_tick = time.monotonic()
+        connection.send(event)
+
+
+def _listen(connection: Connection, pause_requested: threading.Event) -> None:
+    try:
+        while isinstance(connection.recv(), PauseRequest):
+            pause_requested.set()
+    except (EOFError, OSError):
+        return  # the worker is gone; end_with_parent sees to the rest
+
+
+def _refusal(error: Exception) -> TrainingRefusal | None:
+    """Why trying again would not help; None where it might."""
+    trace = "".join(traceback.format_exception(error))
+    if isinstance(error, Diverged):
+        return TrainingRefusal("diverged", str(error), trace)
+    if isinstance(error, CorpusTooShort):
+        return TrainingRefusal("corpus_too_short", str(error), trace)
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+        return TrainingRefusal("out_of_memory", "the network and its batch do not fit into memory", trace)
+    if isinstance(error, ValueError):
+        return TrainingRefusal("invalid", str(error), trace)
+    return None
+
+
+def main() -> None:
+    end_with_parent()
+    connection = Connection(parent_socket().detach())
+    task = connection.recv()
+    pause_requested = threading.Event()
+    threading.Thread(target=_listen, args=(connection, pause_requested), daemon=True).start()
+    try:
+        run(task, connection, pause_requested)
+    except Exception as error:
+        refusal = _refusal(error)
+        if refusal is None:
+            raise
+        connection.send(refusal)
+
+
+if __name__ == "__main__":
+    main()

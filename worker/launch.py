@@ -1,0 +1,107 @@
+"""Runs `train()` in a child process, so that a crash, an out-of-memory kill or a wedged device takes only the child.
+
+Knows no database and imports no torch: the worker must never touch a device itself (a CUDA context survives no fork and
+no kill). Invariant: after `close()` the child is gone. The messages are pickled between two processes of one machine
+that belong to each other; nothing from outside and nothing at rest is.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+from app.processes import start_module
+from worker.events import Event, Finished
+
+TRAINING_NICENESS = 10
+"""On a shared CPU the service's requests go first."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingTask:
+    """All that a child needs to know."""
+
+    model: dict[str, Any]
+    training: dict[str, Any]
+    text_path: str
+    """The corpus as UTF-8, a file that the child may remove once it is encoded."""
+    folder: str
+    """Where the encoded corpus may lie."""
+    corpus_sha256: str
+    device: str
+    threads: int
+    resume_point: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class PauseRequest:
+    """To the child: store a resume point after this step and end."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRefusal:
+    """From the child, its last message: the job cannot go on, and trying again would not help."""
+
+    code: str
+    detail: str
+    traceback: str
+
+
+class TrainingFailed(Exception):
+    """The child gave the job up, with a reason."""
+
+    def __init__(self, refusal: TrainingRefusal) -> None:
+        super().__init__(f"{refusal.code}: {refusal.detail}")
+        self.refusal = refusal
+
+
+class ChildCrashed(Exception):
+    """The child ended without a last word. `exit_code` is negative for a signal, as subprocess has it."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__(f"the training process ended with {exit_code}")
+        self.exit_code = exit_code
+
+
+class TrainingChild:
+    """One attempt's process. `events` belongs to one thread; `request_pause` and `kill` may come from any other."""
+
+    def __init__(self, task: TrainingTask) -> None:
+        child = start_module("worker.child", niceness=TRAINING_NICENESS if task.device == "cpu" else 0)
+        self._process = child.process
+        self._connection = Connection(child.socket.detach())
+        with contextlib.suppress(OSError):  # it died already: `events` says so
+            self._connection.send(task)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def events(self) -> Iterator[Event]:
+        """What training says, until Finished. Raises TrainingFailed or ChildCrashed."""
+        while True:
+            try:
+                message = self._connection.recv()
+            except (EOFError, OSError):  # OSError: it died in the middle of a message
+                raise ChildCrashed(self._process.wait()) from None
+            if isinstance(message, TrainingRefusal):
+                raise TrainingFailed(message)
+            yield message
+            if isinstance(message, Finished):
+                return
+
+    def request_pause(self) -> None:
+        """Ask for a resume point after the current step, and an end."""
+        with contextlib.suppress(OSError):
+            self._connection.send(PauseRequest())
+
+    def kill(self) -> None:
+        """End it at once; `events` then raises ChildCrashed."""
+        self._process.kill()
+
+    def close(self) -> None:
+        """Make sure that it is gone."""
+        self._process.kill()
+        self._process.wait()
+        self._connection.close()

@@ -1,0 +1,239 @@
+"""Claims jobs, drives their training, records what it says.
+
+Knows no torch and no SQL. Every write names the claim, so a worker that lost its lease can write nothing. Invariant: a
+claimed job leaves `run_job` finished, paused, queued again, or with its lease lost; whatever happened.
+"""
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+
+from app.settings import Settings
+from app.store import claims, corpora, workers
+from app.store.claims import Claim, StaleWatch
+from app.store.database import Database
+from app.store.errors import LeaseLost, StoreError
+from app.store.job_state import JobStatus
+from worker.events import Evaluated, Event, Finished, Progress, Sampled, Saved, Started, Ticked
+from worker.heartbeat import HEARTBEAT_SECONDS, Ending, Heartbeat
+from worker.launch import ChildCrashed, TrainingChild, TrainingFailed, TrainingRefusal, TrainingTask
+from worker.workspace import attempt_folder, sweep
+
+log = logging.getLogger(__name__)
+
+IDLE_SECONDS = 0.5
+"""Between two looks at the queue."""
+
+
+def usable_cores() -> int:
+    """Cores that this process may use; fixed for a job, because exact resume needs the same thread count."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Runner:
+    """One worker: one job at a time on one device. `run` blocks until `stop`, which any thread or signal may call."""
+
+    def __init__(
+        self,
+        database: Database,
+        settings: Settings,
+        worker_id: str,
+        device: str,
+        *,
+        start_child: Callable[[TrainingTask], TrainingChild] = TrainingChild,
+    ) -> None:
+        self._database = database
+        self._settings = settings
+        self._worker_id = worker_id
+        self._device = device
+        self._start_child = start_child
+        self._folder = settings.temporary_dir / "attempts"
+        self._stop = threading.Event()
+        self._heartbeat: Heartbeat | None = None
+
+    def stop(self) -> None:
+        """End soon: a running job stores its resume point and is queued again, at no cost to it."""
+        self._stop.set()
+        if self._heartbeat is not None:
+            self._heartbeat.wake()
+
+    def run(self) -> None:
+        """Work until `stop`."""
+        sweep(self._folder)
+        presence = threading.Thread(target=self._announce, name="presence", daemon=True)
+        presence.start()
+        stale = StaleWatch(self._database, self._settings.lease_seconds)
+        while not self._stop.is_set():
+            try:
+                for job_id in stale.release_stale():
+                    log.warning("job %s: its worker is gone, queued again", job_id)
+                claim = claims.claim_next(self._database, self._worker_id)
+            except StoreError:  # locked or full for now; nothing was claimed
+                log.warning("the queue could not be read", exc_info=True)
+                claim = None
+            if claim is None:
+                self._stop.wait(IDLE_SECONDS)
+            else:
+                self.run_job(claim)
+        presence.join()
+        workers.leave(self._database, self._worker_id)
+
+    def _announce(self) -> None:
+        while not self._stop.is_set():
+            try:
+                workers.announce(self._database, self._worker_id, self._device)
+            except StoreError:
+                log.warning("presence not stored", exc_info=True)
+            self._stop.wait(HEARTBEAT_SECONDS)
+
+    def run_job(self, claim: Claim) -> None:
+        """One attempt, from claim to a recorded end."""
+        log.info("job %s: attempt %d begins", claim.job.id, claim.attempt)
+        heartbeat = Heartbeat(
+            self._database,
+            claim,
+            stall_seconds=self._settings.stall_seconds,
+            stop_requested=self._stop.is_set,
+            beat_seconds=min(HEARTBEAT_SECONDS, self._settings.lease_seconds / 4),
+        )
+        self._heartbeat = heartbeat
+        heartbeat.start()
+        try:
+            end = self._attempt(claim, heartbeat)
+        except LeaseLost:
+            log.warning("job %s: attempt %d lost its lease", claim.job.id, claim.attempt)
+            return
+        except Exception:
+            # Disk full, a locked database, a bug of ours: the next attempt starts from the newest resume point, and
+            # three without progress fail the job.
+            log.exception("job %s: attempt %d broke off", claim.job.id, claim.attempt)
+            end = self._crashed
+        finally:
+            heartbeat.end()
+            self._heartbeat = None
+        self._record_end(claim, end)
+
+    def _record_end(self, claim: Claim, end: Callable[[Claim], None]) -> None:
+        try:
+            end(claim)
+        except (LeaseLost, StoreError):  # another worker takes it over when the lease has run out
+            log.exception("job %s: the end of attempt %d could not be stored", claim.job.id, claim.attempt)
+
+    def _attempt(self, claim: Claim, heartbeat: Heartbeat) -> Callable[[Claim], None]:
+        """Train; what to do with the job then."""
+        with attempt_folder(self._folder) as folder:
+            task = self._prepare(claim, folder, heartbeat)
+            with closing(self._start_child(task)) as child:
+                heartbeat.attach(child)
+                try:
+                    return self._drive(claim, child, heartbeat)
+                except ChildCrashed as crash:
+                    return self._after_crash(claim, crash, heartbeat.ending)
+                except TrainingFailed as failure:
+                    return self._failed(failure.refusal)
+
+    def _prepare(self, claim: Claim, folder: Path, heartbeat: Heartbeat) -> TrainingTask:
+        """The corpus written out, piece by piece, and everything else that the child needs."""
+        corpus = corpora.get_corpus(self._database, claim.job.corpus_id)
+        text_path = folder / "corpus.txt"
+        with text_path.open("wb") as file:
+            for piece in corpora.read_corpus(self._database, corpus):
+                file.write(piece)
+                heartbeat.moved()
+        return TrainingTask(
+            model=claim.job.model,
+            training=claim.job.training,
+            text_path=str(text_path),
+            folder=str(folder),
+            corpus_sha256=corpus.sha256,
+            device=self._device,
+            threads=self._settings.torch_threads or usable_cores(),
+            resume_point=claims.read_resume_point(self._database, claim),
+        )
+
+    def _drive(self, claim: Claim, child: TrainingChild, heartbeat: Heartbeat) -> Callable[[Claim], None]:
+        recorder = Recorder(self._database, claim)
+        for event in child.events():
+            heartbeat.moved()
+            recorder.record(event)
+            heartbeat.moved()  # storing a large checkpoint is no hung step
+            if isinstance(event, Finished):
+                return self._after_finish(event, heartbeat.ending)
+        raise AssertionError("events end with Finished or an exception")
+
+    def _after_finish(self, event: Finished, ending: Ending | None) -> Callable[[Claim], None]:
+        if event.reason != "paused":
+            return self._succeeded
+        return self._paused if ending is Ending.PAUSED else self._released
+
+    def _after_crash(self, claim: Claim, crash: ChildCrashed, ending: Ending | None) -> Callable[[Claim], None]:
+        if ending is Ending.LEASE_LOST:
+            raise LeaseLost(claim.job.id, claim.attempt)
+        if ending is Ending.PAUSED:  # too slow to store a resume point: it goes on from the last one
+            return self._paused
+        if ending in (Ending.CANCELLED, Ending.STOPPING):
+            return self._released
+        log.error("job %s: %s", claim.job.id, crash)
+        return self._crashed
+
+    def _succeeded(self, claim: Claim) -> None:
+        claims.finish(self._database, claim, JobStatus.SUCCEEDED)
+
+    def _paused(self, claim: Claim) -> None:
+        claims.release(self._database, claim, pause=True)
+
+    def _released(self, claim: Claim) -> None:
+        claims.release(self._database, claim)
+
+    def _crashed(self, claim: Claim) -> None:
+        claims.release(self._database, claim, crashed=True)
+
+    def _failed(self, refusal: TrainingRefusal) -> Callable[[Claim], None]:
+        error = {"code": refusal.code, "detail": refusal.detail}
+        log.error("job failed: %s\n%s", error, refusal.traceback)
+        return lambda claim: claims.finish(self._database, claim, JobStatus.FAILED, error)
+
+
+class Recorder:
+    """Writes one attempt's events to the store. Raises LeaseLost when the job is another's."""
+
+    def __init__(self, database: Database, claim: Claim) -> None:
+        self._database = database
+        self._claim = claim
+        self._started: Started | None = None
+
+    def record(self, event: Event) -> None:
+        """Store what the event says; ticks and the end are the runner's business."""
+        match event:
+            case Started():
+                self._started = event
+                claims.drop_after(self._database, self._claim, event.step)
+                claims.record_started(self._database, self._claim, asdict(event))
+            case Progress():
+                claims.record_progress(self._database, self._claim, asdict(event))
+            case Evaluated():
+                claims.record_evaluation(self._database, self._claim, event.step, event.val_loss, event.best)
+            case Sampled():
+                claims.record_sample(self._database, self._claim, event.step, event.text)
+            case Saved():
+                self._record_saved(event)
+            case Ticked() | Finished():
+                pass
+
+    def _record_saved(self, event: Saved) -> None:
+        assert self._started is not None, "Saved comes after Started"
+        claims.record_saved(
+            self._database,
+            self._claim,
+            step=event.step,
+            train_loss=event.train_loss,
+            val_loss=event.val_loss,
+            best=event.best,
+            checkpoint=event.checkpoint,
+            info={"vocabulary_size": self._started.vocabulary_size, "parameters": self._started.parameters},
+            resume_point=event.resume_point,
+        )
