@@ -45,7 +45,7 @@ class Settings(BaseSettings):
         description="Where to generate; the default leaves the GPU to training.",
     )
     lease_seconds: float = Field(
-        13.0, ge=5, le=86_400, description="A running job whose heartbeat stood still for so long is taken over."
+        13.0, ge=1, le=86_400, description="A running job whose heartbeat stood still for so long is taken over."
     )
     stall_seconds: float = Field(
         60.0, ge=10, le=86_400, description="A training process that did not move for so long is ended and tried again."
