@@ -1,22 +1,39 @@
 """Every error that a client can see, as an RFC 9457 problem document.
 
-Knows the store's errors by name, to give each its status in one table. Invariant: no route answers an error in another
+Knows the domain's errors by name, to give each its status in one table. Invariant: no route answers an error in another
 form, and an unforeseen one tells nothing about the inside.
 """
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
-from fastapi.responses import JSONResponse
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+
+from app.store.corpora import NotText
+from app.store.errors import Conflict, Corrupted, InvalidCursor, NotFound, QueueFull, StoreError
+from app.store.names import InvalidName
+from models.checkpoint_header import InvalidCheckpoint
+from models.config import InvalidConfig
 
 PROBLEM_JSON = "application/problem+json"
+RETRY_SECONDS = "5"
+MAX_TEXT = 500
+"""A message may quote what was sent; not all of it."""
+MAX_FIELDS = 20
 
 
 class ProblemResponse(JSONResponse):
-    """A problem document as a response."""
+    """A problem document as a response. It may quote half a surrogate pair, which UTF-8 has not: that becomes `?`."""
 
     media_type = PROBLEM_JSON
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
 class Problem(Exception):  # noqa: N818  RFC 9457 calls it so
@@ -43,7 +60,8 @@ class Problem(Exception):  # noqa: N818  RFC 9457 calls it so
     def document(self) -> dict[str, Any]:
         """The problem as RFC 9457 writes it."""
         title = HTTPStatus(self.status).phrase
-        body = {"type": "about:blank", "title": title, "status": self.status, "detail": self.detail, "code": self.code}
+        detail = _shortened(self.detail)
+        body = {"type": "about:blank", "title": title, "status": self.status, "detail": detail, "code": self.code}
         if self.errors is not None:
             body["errors"] = [dict(error) for error in self.errors]
         return body | self.extra
@@ -55,4 +73,98 @@ class Problem(Exception):  # noqa: N818  RFC 9457 calls it so
 
 def invalid(field: str, message: str, *, code: str = "invalid_request", **extra: Any) -> Problem:
     """422 for one field of the request."""
-    return Problem(422, code, f"{field}: {message}", errors=[{"field": field, "message": message}], **extra)
+    return Problem(422, code, f"{field}: {message}", errors=[_field_error(field, message)], **extra)
+
+
+def not_found(error: NotFound) -> Problem:
+    """404, saying what kind of thing is not there."""
+    return Problem(404, f"{error.kind.replace(' ', '_')}_not_found", str(error))
+
+
+def _later(status: int, code: str) -> Callable[[Exception], Problem]:
+    return lambda error: Problem(status, code, str(error), headers={"Retry-After": RETRY_SECONDS})
+
+
+TABLE: dict[type[Exception], Callable[[Any], Problem]] = {
+    NotFound: not_found,
+    Conflict: lambda error: Problem(409, "conflict", str(error)),
+    QueueFull: _later(429, "queue_full"),
+    InvalidCursor: lambda error: invalid("after", f"{error.after!r} is not in this list", code="invalid_cursor"),
+    InvalidName: lambda error: invalid("name", str(error), code="invalid_name"),
+    InvalidConfig: lambda error: invalid(error.field, error.message, code="invalid_setting"),
+    NotText: lambda error: invalid("file", str(error), code="not_text"),
+    InvalidCheckpoint: lambda error: invalid("file", str(error), code="invalid_model_file"),
+    Corrupted: lambda _: Problem(500, "corrupted", "What is stored here was damaged; it is not given out."),
+    # Whatever else the store raises, it changed nothing: locked for too long, say.
+    StoreError: lambda _: Problem(
+        503, "store_unavailable", "The database is not usable at the moment.", headers={"Retry-After": RETRY_SECONDS}
+    ),
+}
+"""Which error of the domain is which problem; the nearest base class decides."""
+
+
+def problem_of(error: Exception) -> Problem:
+    """The problem that an error of the table is."""
+    return next(TABLE[kind](error) for kind in type(error).__mro__ if kind in TABLE)
+
+
+def install(app: FastAPI) -> None:
+    """Make the app answer every error as a problem."""
+    app.add_exception_handler(Problem, _answer_problem)
+    app.add_exception_handler(HTTPException, _answer_http)
+    app.add_exception_handler(RequestValidationError, _answer_validation)
+    app.add_exception_handler(Exception, _answer_unforeseen)
+    for kind in TABLE:
+        app.add_exception_handler(kind, _answer_domain)
+
+
+async def _answer_problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Problem)
+    return error.response()
+
+
+async def _answer_domain(request: Request, error: Exception) -> Response:
+    return problem_of(error).response()
+
+
+async def _answer_http(request: Request, error: Exception) -> Response:
+    """What the framework refuses: unknown paths and methods, bodies too large or not readable."""
+    assert isinstance(error, HTTPException)
+    status = HTTPStatus(error.status_code)
+    detail = TOO_LARGE if status == 413 else str(error.detail)
+    code = status.phrase.lower().replace(" ", "_")
+    return Problem(status, code, detail, headers=error.headers).response()
+
+
+TOO_LARGE = "The body is larger than this call takes."
+
+
+async def _answer_validation(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return validation_problem(error.errors()).response()
+
+
+async def _answer_unforeseen(request: Request, error: Exception) -> Response:
+    return Problem(500, "internal_error", "Something went wrong inside; the service's log says what.").response()
+
+
+def validation_problem(errors: Sequence[Mapping[str, Any]]) -> Problem:
+    """422 for pydantic's list of errors; names the fields, and of what was sent nothing else."""
+    found = [_field_error(_field(error["loc"]), str(error["msg"])) for error in errors[:MAX_FIELDS]]
+    first = found[0]
+    return Problem(422, "invalid_request", f"{first['field']}: {first['message']}", errors=found)
+
+
+def _field(location: Sequence[str | int]) -> str:
+    """`training.steps` for (body, training, steps); `body` for what concerns all of it, as when it is not JSON."""
+    if len(location) < 2 or (location[0] == "body" and isinstance(location[1], int)):
+        return str(location[0]) if location else "request"
+    return ".".join(str(part) for part in location[1:])
+
+
+def _field_error(field: str, message: str) -> dict[str, str]:
+    return {"field": _shortened(field), "message": _shortened(message)}
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"

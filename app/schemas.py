@@ -4,9 +4,12 @@ Knows no store. Ranges of a network's and a training's settings live in `models.
 Invariant: an unknown field is refused by name, so that a typing error never trains or writes with a default.
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from app.presets import Preset
+from models.config import Cell, Normalization, Precision
 
 
 def _no_surrogates(text: str) -> str:
@@ -21,7 +24,7 @@ Text = Annotated[str, AfterValidator(_no_surrogates)]
 
 
 class Request(BaseModel):
-    """A request body: unknown fields and NaN are refused, numbers are not guessed from strings."""
+    """A request body, or a query of the same fields: unknown fields and NaN are refused."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
 
@@ -54,3 +57,75 @@ class GenerateRequest(Request):
     stop: list[Annotated[Text, Field(min_length=1, max_length=256)]] = Field(
         default_factory=list, max_length=16, description="Texts that end the writing; they are not written themselves."
     )
+
+
+class Section(BaseModel):
+    """A section of settings: only types are checked here, strictly; `null` is the same as leaving out."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True, strict=True)
+
+    def given(self) -> dict[str, Any]:
+        """The settings that the request names."""
+        return self.model_dump(exclude_none=True)
+
+
+class ModelSettings(Section):
+    """The network; what is left out comes from the preset."""
+
+    cell: Cell | None = Field(None, description="The recurrence. Default gru.")
+    hidden_size: int | None = Field(None, description="Width of each layer's hidden state, 1 to 16,384.")
+    num_layers: int | None = Field(None, description="Recurrent layers on top of one another, 1 to 16.")
+    embedding_size: int | None = Field(None, description="Width of a character's vector, 1 to 16,384.")
+    dropout: float | None = Field(None, description="Share of values zeroed in training, 0 to 0.95.")
+    normalization: Normalization | None = Field(
+        None,
+        description="Of texts and prompts: `letters` keeps a-z and single spaces. Default none.",
+    )
+
+
+class TrainingSettings(Section):
+    """The training; what is left out has a default. At most one of `epochs`, `steps`, `minutes` is the budget."""
+
+    epochs: float | None = Field(None, description="Budget in passes over the training part of the corpus.")
+    steps: int | None = Field(None, description="Budget in optimizer updates.")
+    minutes: float | None = Field(None, description="Budget in minutes, evaluations included. Default 1.")
+    batch_size: int | None = Field(
+        None, description="Lanes that read the corpus side by side, 1 to 4,096. Default 32, fewer for a short corpus."
+    )
+    sequence_length: int | None = Field(
+        None, description="Characters between two truncations of backpropagation through time, 1 to 4,096. Default 64."
+    )
+    learning_rate: float | None = Field(None, description="Peak of the schedule. Default 0.004.")
+    gradient_clip: float | None = Field(None, description="Largest norm of the gradient. Default 1.")
+    weight_decay: float | None = Field(None, description="AdamW's. Default 0.01.")
+    validation_fraction: float | None = Field(
+        None, description="The end of the text that is kept for validation, 0 to 0.5. Default 0.1."
+    )
+    patience: int | None = Field(None, description="Evaluations without a new best before training ends early.")
+    seed: int | None = Field(None, description="Fixes initial weights and dropout. Default 0.")
+    precision: Precision | None = Field(None, description="Of the products in training. Default auto.")
+    evaluate_every: int | None = Field(None, description="Steps between evaluations. Default: planned from the budget.")
+
+
+class JobRequest(Request):
+    """What to train on; everything else has a default."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        allow_inf_nan=False,
+        frozen=True,
+        json_schema_extra={"examples": [{"corpus": "shakespeare", "training": {"minutes": 1}}]},
+    )
+
+    corpus: Text = Field(min_length=1, max_length=100, description="Id or name of a corpus; a name means its newest.")
+    name: Text | None = Field(
+        None,
+        description="Of the job and its model: 1 to 64 of letters, digits, `.`, `_`, `-`. Default: the corpus's.",
+    )
+    preset: Preset = Field(
+        "auto",
+        description="Size of the network: tiny is one layer of 128, small of 256, medium of 512, large two of 1,024. "
+        "auto is medium, or small for a corpus under 100,000 characters.",
+    )
+    model: ModelSettings = Field(default_factory=ModelSettings)
+    training: TrainingSettings = Field(default_factory=TrainingSettings)

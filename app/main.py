@@ -1,0 +1,125 @@
+"""The service as an ASGI app: what it is made of, how it starts and how it ends.
+
+Knows every route, holds nothing globally: what routes need is in `app.state`. Invariant: whatever the start began, the
+end ends, in reverse order, also when the start fails half-way.
+"""
+
+import asyncio
+import contextlib
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi_swagger import patch_fastapi
+from starlette.concurrency import run_in_threadpool
+
+from app import errors
+from app.body_limit import TooLargeAsProblem
+from app.generation.streams import Generation
+from app.openapi import DESCRIPTION, TAGS, describe, operation_id, problems
+from app.routes import corpora, generate, health, job_history, jobs, models
+from app.settings import MIB, Settings
+from app.store.database import Database, open_database
+from app.watch import Watch
+
+FORM_OVERHEAD_BYTES = 64 * 1024
+"""What a multipart form adds to its file."""
+ESCAPED_BYTES = 12
+"""A character outside the BMP as JSON may write it, `\\ud83d\\ude00`."""
+ABANDONED_SECONDS = 3600
+
+
+def create_app(
+    settings: Settings, *, database: Database | None = None, generation: Generation | None = None
+) -> FastAPI:
+    """The service. A database or generation that is given is used, and left to whoever gave it."""
+    app = FastAPI(
+        title="Charsmith",
+        version="0.1.0",
+        description=DESCRIPTION,
+        openapi_tags=TAGS,
+        docs_url=None,
+        redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
+        generate_unique_id_function=operation_id,
+        responses=problems(500),
+        form_limits={"max_files": 1, "max_fields": 8, "max_part_size": 16 * 1024},
+        lifespan=_lifespan,
+    )
+    app.state.settings = settings
+    app.state.database = database
+    app.state.generation = generation
+    errors.install(app)
+    describe(app)
+    _add_middleware(app, settings)
+    _add_routes(app, settings)
+    patch_fastapi(app)
+    return app
+
+
+def _add_middleware(app: FastAPI, settings: Settings) -> None:
+    app.add_middleware(TooLargeAsProblem)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.cors_origins),
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["*"],
+        )
+
+
+def _add_routes(app: FastAPI, settings: Settings) -> None:
+    """Each group with the largest body that it takes: Starlette stops reading there."""
+    app.include_router(corpora.uploads, max_body_size=settings.max_corpus_bytes + FORM_OVERHEAD_BYTES)
+    app.include_router(corpora.router, max_body_size=MIB)
+    app.include_router(jobs.router, max_body_size=MIB)
+    app.include_router(job_history.router, max_body_size=MIB)
+    app.include_router(models.uploads, max_body_size=settings.max_model_bytes + FORM_OVERHEAD_BYTES)
+    app.include_router(models.router, max_body_size=MIB)
+    app.include_router(generate.router, max_body_size=MIB + ESCAPED_BYTES * settings.max_prompt_characters)
+    app.include_router(health.router, max_body_size=MIB)
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    settings: Settings = app.state.settings
+    app.state.stopping = asyncio.Event()
+    async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(spool_in(settings.temporary_dir / "uploads"))
+        if app.state.database is None:
+            app.state.database = await run_in_threadpool(open_database, settings.resolved_database_url)
+            stack.callback(app.state.database.close)
+        if app.state.generation is None:
+            app.state.generation = Generation(settings, settings.resolved_database_url)
+            stack.push_async_callback(app.state.generation.stop)
+            await app.state.generation.start()
+        app.state.watch = Watch(app.state.database, settings.lease_seconds)
+        app.state.watch.start()
+        stack.push_async_callback(run_in_threadpool, app.state.watch.stop)
+        # For servers that, unlike ours, say nothing before they wait for open streams.
+        stack.callback(app.state.stopping.set)
+        yield
+
+
+@contextmanager
+def spool_in(folder: Path) -> Iterator[None]:
+    """Temporary files of uploads lie in `folder`, from which those of a crashed service are swept.
+
+    Starlette's form parser offers no parameter for it, only the standard library's own global: this is the one place
+    where it is set.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.iterdir():
+        # The folder may be shared with another service, whose spools are being written.
+        if path.is_file() and time.time() - path.stat().st_mtime > ABANDONED_SECONDS:
+            path.unlink(missing_ok=True)
+    before, tempfile.tempdir = tempfile.tempdir, str(folder)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before

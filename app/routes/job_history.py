@@ -1,0 +1,156 @@
+"""What a job reports: numbers, live events, the loss curve as a picture.
+
+Knows HTTP and the store's functions, no SQL. Invariant: a live stream holds neither a thread nor a database connection
+while it waits, and gives each event once, in order, however often the client comes back.
+"""
+
+import asyncio
+import csv
+import io
+from collections.abc import AsyncIterator
+from dataclasses import asdict, fields
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header, Request, Response
+from fastapi.responses import JSONResponse
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+from starlette.concurrency import run_in_threadpool
+
+from app.documents import MetricsDocument
+from app.errors import Problem
+from app.loss_curve import ImageFormat, draw
+from app.negotiation import preferred
+from app.openapi import problems
+from app.routes.dependencies import JobId, StoredIn
+from app.store import events, jobs
+from app.store.database import Database
+from app.store.errors import NotFound
+from app.store.events import Event
+from app.store.job_rows import Job
+from app.store.job_state import FINISHED
+from app.store.metrics import MetricRow, read_metrics
+
+router = APIRouter(tags=["jobs"])
+
+POLL_SECONDS = 0.5
+"""How late an event may be; a look costs about a millisecond of one thread."""
+BATCH = 100
+
+
+def known_job(database: StoredIn, id: JobId) -> Job:
+    """The job of the path; 404 while the answer has not begun."""
+    return jobs.get_job(database, id)
+
+
+KnownJob = Annotated[Job, Depends(known_job)]
+
+
+@router.get(
+    "/jobs/{id}/metrics",
+    summary="Read a job's numbers",
+    response_model=MetricsDocument,
+    responses={200: {"content": {"text/csv": {"schema": {"type": "string"}}}}} | problems(404, 406, 422),
+)
+def get_metrics(database: StoredIn, id: JobId, accept: Annotated[str | None, Header()] = None) -> Response:
+    """The whole history, as JSON, or as CSV if `Accept` asks for `text/csv`."""
+    kind = preferred(accept, ("application/json", "text/csv"))
+    if kind is None:
+        raise Problem(406, "not_acceptable", "application/json and text/csv can be had")
+    rows = read_metrics(database, id)
+    headers = {"Vary": "Accept"}
+    if kind == "text/csv":
+        return Response(_csv(rows), media_type="text/csv; charset=utf-8", headers=headers)
+    return JSONResponse({"data": [asdict(row) for row in rows]}, headers=headers)
+
+
+def _csv(rows: list[MetricRow]) -> str:
+    text = io.StringIO()
+    table = csv.DictWriter(text, [field.name for field in fields(MetricRow)])
+    table.writeheader()
+    table.writerows(asdict(row) for row in rows)
+    return text.getvalue()
+
+
+@router.get(
+    "/jobs/{id}/events",
+    summary="Follow a job",
+    response_class=EventSourceResponse,
+    responses=problems(404, 422),
+)
+async def follow_job(
+    request: Request,
+    database: StoredIn,
+    job: KnownJob,
+    last_event_id: Annotated[
+        int | None, Header(ge=0, lt=2**63, description="The last event you have; those after it follow.")
+    ] = None,
+) -> AsyncIterator[ServerSentEvent]:
+    """Server-sent events, from the first one on: status, progress, evaluation, sample, checkpoint.
+
+    The stream ends after the last event of a finished job, and when the service stops: come back with `Last-Event-ID`.
+    """
+    stopping: asyncio.Event = request.app.state.stopping
+    seen = last_event_id or 0
+    while not stopping.is_set():
+        news, finished = await run_in_threadpool(_news, database, job.id, seen)
+        for event in news:
+            yield ServerSentEvent(event=event.type, id=str(event.id), data=_data(event))
+            seen = event.id
+        if len(news) == BATCH:
+            continue
+        if finished:
+            return
+        await _pause(stopping)
+
+
+def _news(database: Database, job_id: str, after: int) -> tuple[list[Event], bool]:
+    """The next events, and whether the job has an end. Its end is read first: then no event of it can be missing."""
+    try:
+        finished = jobs.get_job(database, job_id).status in FINISHED
+    except NotFound:  # deleted meanwhile
+        return [], True
+    return events.events_after(database, job_id, after, BATCH), finished
+
+
+def _data(event: Event) -> dict[str, Any]:
+    return event.data | {"created_at": event.created_at}
+
+
+async def _pause(stopping: asyncio.Event) -> None:
+    """Until the next look, or until the service stops."""
+    try:
+        await asyncio.wait_for(stopping.wait(), POLL_SECONDS)
+    except TimeoutError:
+        return
+
+
+@router.get(
+    "/jobs/{id}/loss.png",
+    summary="See the loss curve",
+    response_class=Response,
+    responses={200: {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}}}
+    | problems(404, 422),
+)
+def get_loss_png(database: StoredIn, job: KnownJob) -> Response:
+    """Training and validation loss over steps, as a picture."""
+    return _picture(database, job, "png", "image/png")
+
+
+@router.get(
+    "/jobs/{id}/loss.svg",
+    summary="See the loss curve, scalable",
+    response_class=Response,
+    responses={200: {"content": {"image/svg+xml": {"schema": {"type": "string"}}}}} | problems(404, 422),
+)
+def get_loss_svg(database: StoredIn, job: KnownJob) -> Response:
+    """Training and validation loss over steps, as a drawing."""
+    return _picture(database, job, "svg", "image/svg+xml")
+
+
+def _picture(database: Database, job: Job, image_format: ImageFormat, media_type: str) -> Response:
+    best = None
+    if job.best_step is not None and job.best_val_loss is not None:
+        best = (job.best_step, job.best_val_loss)
+    picture = draw(read_metrics(database, job.id), title=job.name, best=best, image_format=image_format)
+    # The next look at a running job must see the new curve.
+    return Response(picture, media_type=media_type, headers={"Cache-Control": "no-cache"})

@@ -1,0 +1,145 @@
+"""Calls for models: look, download, upload, delete.
+
+Knows HTTP, the store's functions and the torch-free reader of checkpoint headers. Invariant: an uploaded file becomes a
+model only after its header was checked here and its numbers in the generation process.
+"""
+
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, File, Form, Response, UploadFile
+from fastapi.responses import StreamingResponse
+from starlette.concurrency import run_in_threadpool
+
+from app.documents import (
+    CheckpointsDocument,
+    ListDocument,
+    ModelDocument,
+    checkpoints_document,
+    model_document,
+    page_document,
+)
+from app.errors import TOO_LARGE, Problem
+from app.file_names import name_from
+from app.openapi import problems
+from app.routes.dependencies import (
+    After,
+    CheckpointKey,
+    Configured,
+    Generating,
+    Limit,
+    ModelKey,
+    StoredIn,
+    begun,
+    pieces_of,
+)
+from app.store import blobs, trained_models
+from app.store.database import Database
+from app.store.errors import Corrupted
+from app.store.names import check_name
+from app.store.trained_models import Checkpoint
+from models.checkpoint_header import CheckpointInfo, header_bytes, read_info
+
+router = APIRouter(tags=["models"])
+uploads = APIRouter(tags=["models"])
+"""Included apart: these take larger bodies."""
+
+SAFETENSORS = "application/octet-stream"
+
+
+@router.get("/models", summary="List models", responses=problems(422))
+def list_models(database: StoredIn, limit: Limit = 20, after: After = None) -> ListDocument[ModelDocument]:
+    """All models, newest first."""
+    return page_document(trained_models.list_models(database, limit, after), model_document)
+
+
+@uploads.post("/models", status_code=201, summary="Upload a model", responses=problems(400, 413, 422, 429, 503))
+async def upload_model(
+    database: StoredIn,
+    settings: Configured,
+    generation: Generating,
+    response: Response,
+    file: Annotated[UploadFile, File(description="A safetensors file, as downloaded from a model.")],
+    name: Annotated[
+        str | None,
+        Form(description="Default: made from the file's name.", max_length=1000, examples=["shakespeare-copy"]),
+    ] = None,
+) -> ModelDocument:
+    """Take a model that was trained elsewhere. The file is checked, and nothing in it is ever run."""
+    if (file.size or 0) > settings.max_model_bytes:
+        raise Problem(413, "content_too_large", TOO_LARGE)
+    name = check_name(name or name_from(file.filename, "model"))
+    info = await run_in_threadpool(_read_header, file)
+    blob = await run_in_threadpool(blobs.write_blob, database, pieces_of(file))
+    try:
+        await generation.inspect(blob.id)
+        model = await run_in_threadpool(trained_models.add_model, database, blob, name, _described(info))
+    except BaseException:
+        await run_in_threadpool(blobs.remove_blob, database, blob.id)
+        raise
+    response.headers["Location"] = f"/models/{model.id}"
+    return model_document(model)
+
+
+def _read_header(file: UploadFile) -> CheckpointInfo:
+    """What the file says about itself. Raises InvalidCheckpoint."""
+    start = file.file.read(8)
+    return read_info(start + file.file.read(header_bytes(start) - 8), file_bytes=file.size)
+
+
+def _described(info: CheckpointInfo) -> dict[str, Any]:
+    return {
+        "config": info.config.as_dict(),
+        "vocabulary_size": len(info.vocabulary),
+        "parameters": info.config.parameter_count(len(info.vocabulary)),
+        "step": info.step,
+        "train_loss": info.train_loss,
+        "val_loss": info.val_loss,
+    }
+
+
+@router.get("/models/{key}", summary="Look at a model", responses=problems(404, 422))
+def get_model(database: StoredIn, key: CheckpointKey) -> ModelDocument:
+    """Its network, its size, its best checkpoint. With `name@step`, only if it has that checkpoint."""
+    if "@" in key:
+        return model_document(trained_models.find_checkpoint(database, key)[0])
+    return model_document(trained_models.get_model(database, key))
+
+
+@router.delete("/models/{key}", status_code=204, summary="Delete a model", responses=problems(404, 409, 422))
+def delete_model(database: StoredIn, key: ModelKey) -> None:
+    """Remove a model and its checkpoints. 409 while its job is not finished."""
+    trained_models.delete_model(database, key)
+
+
+@router.get("/models/{key}/checkpoints", summary="List a model's checkpoints", responses=problems(404, 422))
+def list_checkpoints(database: StoredIn, key: ModelKey) -> CheckpointsDocument:
+    """The best one and the newest ones, newest first. Use one as `name@step`."""
+    return checkpoints_document(trained_models.list_checkpoints(database, key))
+
+
+@router.get(
+    "/models/{key}/download",
+    summary="Download a model",
+    response_class=StreamingResponse,
+    responses={200: {"content": {SAFETENSORS: {"schema": {"type": "string", "format": "binary"}}}}}
+    | problems(404, 422, 500),
+)
+def download_model(database: StoredIn, key: CheckpointKey) -> Response:
+    """The best checkpoint, or the one of `name@step`, as one safetensors file that holds everything."""
+    model, checkpoint = trained_models.find_checkpoint(database, key)
+    headers = {
+        "Content-Disposition": f'attachment; filename="{model.name}-{checkpoint.step}.safetensors"',
+        "Content-Length": str(checkpoint.bytes),
+    }
+    pieces = begun(_read(database, checkpoint))
+    return StreamingResponse(pieces, media_type=SAFETENSORS, headers=headers)
+
+
+def _read(database: Database, checkpoint: Checkpoint) -> Iterator[bytes]:
+    """The file. If it turns out damaged it breaks off, shorter than announced, and is never given out again."""
+    try:
+        yield from trained_models.read_checkpoint(database, checkpoint)
+    except Corrupted:
+        trained_models.quarantine(database, checkpoint)
+        raise

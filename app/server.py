@@ -1,0 +1,68 @@
+"""The service under uvicorn: how it listens, and how it ends.
+
+Knows the app only by its state. Invariant: on SIGTERM or Ctrl-C open streams end within a second, so that a shutdown
+never waits for a client.
+"""
+
+import ipaddress
+import logging
+import socket
+
+import uvicorn
+from fastapi import FastAPI
+
+from app.main import create_app
+from app.settings import Settings, SettingsError
+
+SHUTDOWN_SECONDS = 5
+"""For answers under way; whatever takes longer is cut off."""
+
+
+class Server(uvicorn.Server):
+    """A uvicorn server that tells the app's streams to end before it waits for connections to close."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        app = self.config.app
+        assert isinstance(app, FastAPI)
+        app.state.stopping.set()
+        await super().shutdown(sockets)
+
+
+def make_server(settings: Settings, app: FastAPI | None = None) -> Server:
+    """A server ready to `run`. Raises SettingsError if it would be open to others without being told so."""
+    check_open_by_choice(settings)
+    config = uvicorn.Config(
+        app or create_app(settings),
+        host=settings.host,
+        port=settings.port,
+        log_level=settings.log_level,
+        server_header=False,
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+        ws="none",
+    )
+    return Server(config)
+
+
+def run(settings: Settings) -> None:
+    """Serve until SIGTERM or Ctrl-C."""
+    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    make_server(settings).run()
+
+
+def check_open_by_choice(settings: Settings) -> None:
+    """Refuse to listen where others can connect, as long as there are no keys to ask for."""
+    if settings.allow_anonymous or _is_loopback(settings.host):
+        return
+    raise SettingsError(
+        f"CHARSMITH_HOST: {settings.host} is open to others and there are no API keys; "
+        "set CHARSMITH_ALLOW_ANONYMOUS=1 if that is meant"
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
