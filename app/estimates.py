@@ -26,12 +26,18 @@ def physical_memory_bytes() -> int:
 
 
 def minimum_characters(training: TrainingConfig) -> int:
-    """The shortest corpus that fills one sequence in each lane, each with a character to predict after it."""
-    needed = training.batch_size * (training.sequence_length + 1)
-    characters = int(needed / (1 - training.validation_fraction))
-    while characters - int(characters * training.validation_fraction) < needed:
+    """The shortest corpus that can be trained on, as the trainer counts: a sequence and the character after it, beside
+    what is kept for validation. A corpus too short for all lanes is read by fewer.
+    """
+    needed = training.sequence_length + 1
+    characters = needed
+    while characters - _validation_characters(characters, training.validation_fraction) < needed:
         characters += 1
     return characters
+
+
+def _validation_characters(characters: int, validation_fraction: float) -> int:
+    return max(1, int(characters * validation_fraction)) if validation_fraction else 0
 
 
 def readable(size: int) -> str:

@@ -3,6 +3,7 @@
 Invariant: every operation names its errors, all in the one schema `Problem`.
 """
 
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -62,9 +63,15 @@ EXPLAINED = {
 }
 
 
-def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of an operation that may answer these errors."""
-    return {status: _problem_response(status) for status in statuses}
+def problems(*statuses: int, ok: Mapping[int | str, dict[str, Any]] | None = None) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of an operation that may answer these errors; `ok` are further answers that are none."""
+    return {**(ok or {}), **{status: _problem_response(status) for status in statuses}}
+
+
+def body(media_type: str, *, binary: bool = False) -> dict[str, Any]:
+    """A response whose body is not JSON."""
+    schema = {"type": "string", "format": "binary"} if binary else {"type": "string"}
+    return {"description": "As asked for.", "content": {media_type: {"schema": schema}}}
 
 
 def _problem_response(status: int) -> dict[str, Any]:

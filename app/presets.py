@@ -26,9 +26,6 @@ SIZES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 SMALL_CORPUS_CHARACTERS = 100_000
 """Below, `auto` is `small`: a medium network of 0.9 million numbers would learn such a text by heart."""
 
-SEQUENCES_A_LANE = 4
-"""A short text is read by fewer lanes, so that each still has so many sequences to carry its state through."""
-
 
 def resolve(
     preset: Preset, model: Mapping[str, Any], training: Mapping[str, Any], corpus_characters: int
@@ -36,11 +33,8 @@ def resolve(
     """Every setting: those given, then the preset's, then the defaults. InvalidConfig names the field in full."""
     if preset == "auto":
         preset = "small" if corpus_characters < SMALL_CORPUS_CHARACTERS else "medium"
-    config = _named("model", ModelConfig, SIZES[preset] | model)
-    trained = _named("training", TrainingConfig, dict(training))
-    if "batch_size" not in training:
-        trained = TrainingConfig.from_dict(trained.as_dict() | {"batch_size": _lanes(trained, corpus_characters)})
-    return config, trained
+    config = _named("model", ModelConfig, {**SIZES[preset], **model})
+    return config, _named("training", TrainingConfig, training)
 
 
 def _named(section: str, record: type[Record], values: Mapping[str, Any]) -> Record:
@@ -48,9 +42,3 @@ def _named(section: str, record: type[Record], values: Mapping[str, Any]) -> Rec
         return record.from_dict(values)
     except InvalidConfig as error:
         raise InvalidConfig(f"{section}.{error.field}", error.message) from None
-
-
-def _lanes(training: TrainingConfig, corpus_characters: int) -> int:
-    """The default number of lanes, or fewer for a short text."""
-    read = int(corpus_characters * (1 - training.validation_fraction))
-    return max(1, min(training.batch_size, read // (SEQUENCES_A_LANE * training.sequence_length)))

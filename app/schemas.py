@@ -38,21 +38,27 @@ class GenerateRequest(Request):
         description="Id or name of a model, or `name@step` for one checkpoint; a name means its newest model.",
         examples=["shakespeare"],
     )
-    prompt: Text = Field("", description="Text to go on from. Empty: the network starts as at a line's beginning.")
-    max_characters: int = Field(500, ge=1, le=1_000_000, description="Characters to write at most.")
+    prompt: Text = Field(
+        default="", description="Text to go on from. Empty: the network starts as at a line's beginning."
+    )
+    max_characters: int = Field(default=500, ge=1, le=1_000_000, description="Characters to write at most.")
     temperature: float = Field(
-        1.0,
+        default=1.0,
         ge=0,
         le=10,
         description="Below 1 more careful, above 1 more daring; 0 always takes the likeliest character.",
     )
-    top_k: int = Field(0, ge=0, le=1_000_000, description="Draw from the k likeliest characters only; 0: from all.")
-    top_p: float = Field(
-        1.0, gt=0, le=1, description="Draw from the likeliest characters that together hold this share."
+    top_k: int = Field(
+        default=0, ge=0, le=1_000_000, description="Draw from the k likeliest characters only; 0: from all."
     )
-    min_p: float = Field(0.0, ge=0, le=1, description="Leave out characters below this share of the likeliest one's.")
+    top_p: float = Field(
+        default=1.0, gt=0, le=1, description="Draw from the likeliest characters that together hold this share."
+    )
+    min_p: float = Field(
+        default=0.0, ge=0, le=1, description="Leave out characters below this share of the likeliest one's."
+    )
     seed: int | None = Field(
-        None, ge=0, le=2**63 - 1, description="Same model, prompt and seed: same text. Unset: drawn, and told."
+        default=None, ge=0, le=2**63 - 1, description="Same model, prompt and seed: same text. Unset: drawn, and told."
     )
     stop: list[Annotated[Text, Field(min_length=1, max_length=256)]] = Field(
         default_factory=list, max_length=16, description="Texts that end the writing; they are not written themselves."
@@ -72,13 +78,13 @@ class Section(BaseModel):
 class ModelSettings(Section):
     """The network; what is left out comes from the preset."""
 
-    cell: Cell | None = Field(None, description="The recurrence. Default gru.")
-    hidden_size: int | None = Field(None, description="Width of each layer's hidden state, 1 to 16,384.")
-    num_layers: int | None = Field(None, description="Recurrent layers on top of one another, 1 to 16.")
-    embedding_size: int | None = Field(None, description="Width of a character's vector, 1 to 16,384.")
-    dropout: float | None = Field(None, description="Share of values zeroed in training, 0 to 0.95.")
+    cell: Cell | None = Field(default=None, description="The recurrence. Default gru.")
+    hidden_size: int | None = Field(default=None, description="Width of each layer's hidden state, 1 to 16,384.")
+    num_layers: int | None = Field(default=None, description="Recurrent layers on top of one another, 1 to 16.")
+    embedding_size: int | None = Field(default=None, description="Width of a character's vector, 1 to 16,384.")
+    dropout: float | None = Field(default=None, description="Share of values zeroed in training, 0 to 0.95.")
     normalization: Normalization | None = Field(
-        None,
+        default=None,
         description="Of texts and prompts: `letters` keeps a-z and single spaces. Default none.",
     )
 
@@ -86,25 +92,29 @@ class ModelSettings(Section):
 class TrainingSettings(Section):
     """The training; what is left out has a default. At most one of `epochs`, `steps`, `minutes` is the budget."""
 
-    epochs: float | None = Field(None, description="Budget in passes over the training part of the corpus.")
-    steps: int | None = Field(None, description="Budget in optimizer updates.")
-    minutes: float | None = Field(None, description="Budget in minutes, evaluations included. Default 1.")
+    epochs: float | None = Field(default=None, description="Budget in passes over the training part of the corpus.")
+    steps: int | None = Field(default=None, description="Budget in optimizer updates.")
+    minutes: float | None = Field(default=None, description="Budget in minutes, evaluations included. Default 1.")
     batch_size: int | None = Field(
-        None, description="Lanes that read the corpus side by side, 1 to 4,096. Default 32, fewer for a short corpus."
+        default=None,
+        description="Lanes that read the corpus side by side, 1 to 4,096. Default 32, fewer for a short corpus.",
     )
     sequence_length: int | None = Field(
-        None, description="Characters between two truncations of backpropagation through time, 1 to 4,096. Default 64."
+        default=None,
+        description="Characters between two truncations of backpropagation through time, 1 to 4,096. Default 64.",
     )
-    learning_rate: float | None = Field(None, description="Peak of the schedule. Default 0.004.")
-    gradient_clip: float | None = Field(None, description="Largest norm of the gradient. Default 1.")
-    weight_decay: float | None = Field(None, description="AdamW's. Default 0.01.")
+    learning_rate: float | None = Field(default=None, description="Peak of the schedule. Default 0.004.")
+    gradient_clip: float | None = Field(default=None, description="Largest norm of the gradient. Default 1.")
+    weight_decay: float | None = Field(default=None, description="AdamW's. Default 0.01.")
     validation_fraction: float | None = Field(
-        None, description="The end of the text that is kept for validation, 0 to 0.5. Default 0.1."
+        default=None, description="The end of the text that is kept for validation, 0 to 0.5. Default 0.1."
     )
-    patience: int | None = Field(None, description="Evaluations without a new best before training ends early.")
-    seed: int | None = Field(None, description="Fixes initial weights and dropout. Default 0.")
-    precision: Precision | None = Field(None, description="Of the products in training. Default auto.")
-    evaluate_every: int | None = Field(None, description="Steps between evaluations. Default: planned from the budget.")
+    patience: int | None = Field(default=None, description="Evaluations without a new best before training ends early.")
+    seed: int | None = Field(default=None, description="Fixes initial weights and dropout. Default 0.")
+    precision: Precision | None = Field(default=None, description="Of the products in training. Default auto.")
+    evaluate_every: int | None = Field(
+        default=None, description="Steps between evaluations. Default: planned from the budget."
+    )
 
 
 class JobRequest(Request):
@@ -119,13 +129,13 @@ class JobRequest(Request):
 
     corpus: Text = Field(min_length=1, max_length=100, description="Id or name of a corpus; a name means its newest.")
     name: Text | None = Field(
-        None,
+        default=None,
         description="Of the job and its model: 1 to 64 of letters, digits, `.`, `_`, `-`. Default: the corpus's.",
     )
     preset: Preset = Field(
-        "auto",
+        default="auto",
         description="Size of the network: tiny is one layer of 128, small of 256, medium of 512, large two of 1,024. "
         "auto is medium, or small for a corpus under 100,000 characters.",
     )
-    model: ModelSettings = Field(default_factory=ModelSettings)
-    training: TrainingSettings = Field(default_factory=TrainingSettings)
+    model: ModelSettings | None = None
+    training: TrainingSettings | None = None

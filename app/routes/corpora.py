@@ -12,7 +12,7 @@ from fastapi.responses import StreamingResponse
 from app.documents import CorpusDocument, ListDocument, corpus_document, page_document
 from app.errors import TOO_LARGE, Problem
 from app.file_names import name_from
-from app.openapi import problems
+from app.openapi import body, problems
 from app.routes.dependencies import After, Configured, CorpusKey, Limit, StoredIn, begun, pieces_of
 from app.store import corpora
 
@@ -25,8 +25,12 @@ uploads = APIRouter(tags=["corpora"])
     "/corpora",
     status_code=201,
     summary="Upload a text",
-    responses={200: {"model": CorpusDocument, "description": "These bytes were here already: the first corpus."}}
-    | problems(400, 413, 422),
+    responses=problems(
+        400,
+        413,
+        422,
+        ok={200: {"model": CorpusDocument, "description": "These bytes were here already: the first corpus."}},
+    ),
 )
 def upload_corpus(
     database: StoredIn,
@@ -74,8 +78,7 @@ def delete_corpus(database: StoredIn, key: CorpusKey) -> None:
     "/corpora/{key}/text",
     summary="Download a corpus",
     response_class=StreamingResponse,
-    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "The text."}}
-    | problems(404, 422, 500),
+    responses=problems(404, 422, 500, ok={200: body("text/plain")}),
 )
 def download_corpus(database: StoredIn, key: CorpusKey) -> Response:
     """The text, byte for byte."""

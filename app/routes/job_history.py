@@ -20,7 +20,7 @@ from app.documents import MetricsDocument
 from app.errors import Problem
 from app.loss_curve import ImageFormat, draw
 from app.negotiation import preferred
-from app.openapi import problems
+from app.openapi import body, problems
 from app.routes.dependencies import JobId, StoredIn
 from app.store import events, jobs
 from app.store.database import Database
@@ -49,7 +49,7 @@ KnownJob = Annotated[Job, Depends(known_job)]
     "/jobs/{id}/metrics",
     summary="Read a job's numbers",
     response_model=MetricsDocument,
-    responses={200: {"content": {"text/csv": {"schema": {"type": "string"}}}}} | problems(404, 406, 422),
+    responses=problems(404, 406, 422, ok={200: body("text/csv")}),
 )
 def get_metrics(database: StoredIn, id: JobId, accept: Annotated[str | None, Header()] = None) -> Response:
     """The whole history, as JSON, or as CSV if `Accept` asks for `text/csv`."""
@@ -128,8 +128,7 @@ async def _pause(stopping: asyncio.Event) -> None:
     "/jobs/{id}/loss.png",
     summary="See the loss curve",
     response_class=Response,
-    responses={200: {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}}}
-    | problems(404, 422),
+    responses=problems(404, 422, ok={200: body("image/png", binary=True)}),
 )
 def get_loss_png(database: StoredIn, job: KnownJob) -> Response:
     """Training and validation loss over steps, as a picture."""
@@ -140,7 +139,7 @@ def get_loss_png(database: StoredIn, job: KnownJob) -> Response:
     "/jobs/{id}/loss.svg",
     summary="See the loss curve, scalable",
     response_class=Response,
-    responses={200: {"content": {"image/svg+xml": {"schema": {"type": "string"}}}}} | problems(404, 422),
+    responses=problems(404, 422, ok={200: body("image/svg+xml")}),
 )
 def get_loss_svg(database: StoredIn, job: KnownJob) -> Response:
     """Training and validation loss over steps, as a drawing."""

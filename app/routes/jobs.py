@@ -16,7 +16,7 @@ from app.errors import invalid
 from app.estimates import memory_bytes, minimum_characters, physical_memory_bytes, readable
 from app.openapi import problems
 from app.routes.dependencies import After, Configured, JobId, Limit, StoredIn
-from app.schemas import JobRequest
+from app.schemas import JobRequest, ModelSettings, TrainingSettings
 from app.store import corpora, jobs
 from app.store.corpora import Corpus
 from app.store.job_rows import Job
@@ -51,7 +51,10 @@ def create_job(
     """Queue a training. Only `corpus` is required; the answer holds every setting that was chosen."""
     corpus = corpora.get_corpus(database, request.corpus)
     model, training = presets.resolve(
-        request.preset, request.model.given(), request.training.given(), corpus.characters
+        request.preset,
+        (request.model or ModelSettings()).given(),
+        (request.training or TrainingSettings()).given(),
+        corpus.characters,
     )
     check_feasible(model, training, corpus)
     job, new = jobs.enqueue(
@@ -110,8 +113,7 @@ def get_job(database: StoredIn, id: JobId) -> JobDocument:
 @router.post(
     "/jobs/{id}/cancel",
     summary="Cancel a job",
-    responses={202: {"model": JobDocument, "description": "It runs: its worker will end it within seconds."}}
-    | problems(404, 409, 422),
+    responses=problems(404, 409, 422, ok={202: {"model": JobDocument, "description": "Its worker will end it."}}),
 )
 def cancel_job(database: StoredIn, response: Response, id: JobId) -> JobDocument:
     """End a job for good; its checkpoints stay. 409 when it is finished already."""
@@ -121,8 +123,7 @@ def cancel_job(database: StoredIn, response: Response, id: JobId) -> JobDocument
 @router.post(
     "/jobs/{id}/pause",
     summary="Pause a job",
-    responses={202: {"model": JobDocument, "description": "It runs: its worker will stop it within seconds."}}
-    | problems(404, 409, 422),
+    responses=problems(404, 409, 422, ok={202: {"model": JobDocument, "description": "Its worker will stop it."}}),
 )
 def pause_job(database: StoredIn, response: Response, id: JobId) -> JobDocument:
     """Stop a job so that it can go on later from where it was."""

@@ -21,7 +21,7 @@ from app.documents import (
 )
 from app.errors import TOO_LARGE, Problem
 from app.file_names import name_from
-from app.openapi import problems
+from app.openapi import body, problems
 from app.routes.dependencies import (
     After,
     CheckpointKey,
@@ -122,8 +122,7 @@ def list_checkpoints(database: StoredIn, key: ModelKey) -> CheckpointsDocument:
     "/models/{key}/download",
     summary="Download a model",
     response_class=StreamingResponse,
-    responses={200: {"content": {SAFETENSORS: {"schema": {"type": "string", "format": "binary"}}}}}
-    | problems(404, 422, 500),
+    responses=problems(404, 422, 500, ok={200: body(SAFETENSORS, binary=True)}),
 )
 def download_model(database: StoredIn, key: CheckpointKey) -> Response:
     """The best checkpoint, or the one of `name@step`, as one safetensors file that holds everything."""
