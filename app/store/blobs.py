@@ -1,10 +1,27 @@
-"""Bytes of any size in chunks of 1 MiB, hashed."""
+"""Bytes of any size in chunks of 1 MiB, hashed.
 
-from collections.abc import Iterable, Iterator
+Knows nothing of what they mean. Each chunk is a short transaction of its own (a long one would starve heartbeats) and
+memory stays at a few chunks both ways. Invariants: bytes are seen by others only from the transaction on that names
+them in a row (`keep`); what is read to the end has the SHA-256 that was stored.
+"""
+
+import hashlib
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
-from app.store.database import Database
+from sqlalchemy import ColumnElement, Connection, Row, delete, insert, select, update
+
+from app.store.database import Database, let_others_write
+from app.store.errors import Corrupted, NotFound, StoreError
+from app.store.names import new_id
+from app.store.schema import CHUNK_BYTES, blob_chunks, blobs
+
+CHUNKS_PER_DELETE = 8
+"""8 MiB per transaction: some tens of milliseconds of the write lock."""
+
+READ_GRACE = timedelta(minutes=1)
+"""For how long bytes replaced by retention can still be read: someone may be downloading them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,20 +34,132 @@ class Blob:
 
 
 def write_blob(database: Database, pieces: Iterable[bytes]) -> Blob:
-    """The stored bytes, which no row names yet: give them to `add_model`, or `remove_blob` them, or the sweep will."""
-    raise NotImplementedError
+    """The stored bytes, which no row names yet: `keep` or `remove_blob` them, or the sweep will take them.
+
+    An exception of `pieces` leaves nothing behind.
+    """
+    blob_id, digest, size = new_id("blob"), hashlib.sha256(), 0
+    with database.write() as connection:
+        connection.execute(insert(blobs).values(id=blob_id, stage="writing", bytes=0, touched_at=database.now()))
+    try:
+        for index, chunk in enumerate(_in_chunks(pieces)):
+            digest.update(chunk)
+            size += len(chunk)
+            with database.write() as connection:
+                _change(connection, blob_id, "writing", bytes=size, touched_at=database.now())
+                connection.execute(insert(blob_chunks).values(blob_id=blob_id, chunk_index=index, data=chunk))
+        sha256 = digest.hexdigest()
+        with database.write() as connection:
+            _change(connection, blob_id, "writing", stage="written", sha256=sha256, touched_at=database.now())
+    except BaseException:
+        remove_blob(database, blob_id)
+        raise
+    return Blob(blob_id, size, sha256)
+
+
+def _in_chunks(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    held = bytearray()
+    for piece in pieces:
+        view = memoryview(piece)
+        while view:
+            taken = view[: CHUNK_BYTES - len(held)]
+            held += taken
+            view = view[len(taken) :]
+            if len(held) == CHUNK_BYTES:
+                yield bytes(held)
+                held.clear()
+    if held:
+        yield bytes(held)
+
+
+def _change(connection: Connection, blob_id: str, at_stage: str, **values: object) -> None:
+    at_that = update(blobs).where(blobs.c.id == blob_id, blobs.c.stage == at_stage)
+    changed = connection.execute(at_that.values(**values))
+    if changed.rowcount == 0:
+        raise StoreError(f"{blob_id} was swept away before it was complete")
+
+
+def keep(connection: Connection, blob: Blob) -> None:
+    """From this transaction on a row names the bytes: the caller writes it in the same one."""
+    _change(connection, blob.id, "written", stage="kept")
+
+
+def drop(database: Database, connection: Connection, blob_ids: Collection[str]) -> None:
+    """From this transaction on no row names the bytes. They go with `remove_blob`, or with the next sweep."""
+    changed = update(blobs).where(blobs.c.id.in_(blob_ids)).values(stage="dropped", touched_at=database.now())
+    connection.execute(changed)
 
 
 def read_blob(database: Database, blob_id: str) -> Iterator[bytes]:
-    """The bytes in pieces of at most 1 MiB. Raises NotFound, or Corrupted before the last piece is given out."""
-    raise NotImplementedError
+    """The bytes in pieces of at most 1 MiB. Raises NotFound at once; Corrupted before the last piece is given out."""
+    with database.read() as connection:
+        row = connection.execute(select(blobs).where(blobs.c.id == blob_id, blobs.c.sha256.is_not(None))).first()
+    if row is None:
+        raise NotFound("blob", blob_id)
+    return _verified(database, row)
+
+
+def _verified(database: Database, row: Row[tuple[object, ...]]) -> Iterator[bytes]:
+    digest, size, held = hashlib.sha256(), 0, b""
+    for index in range(-(-row.bytes // CHUNK_BYTES)):
+        if held:
+            yield held
+        held = _read_chunk(database, row.id, index)
+        digest.update(held)
+        size += len(held)
+    if size != row.bytes or digest.hexdigest() != row.sha256:
+        raise Corrupted(row.id)
+    if held:
+        yield held
+
+
+def _read_chunk(database: Database, blob_id: str, index: int) -> bytes:
+    wanted = select(blob_chunks.c.data).where(blob_chunks.c.blob_id == blob_id, blob_chunks.c.chunk_index == index)
+    with database.read() as connection:
+        data = connection.execute(wanted).scalar()
+        if data is None and connection.execute(select(blobs.c.id).where(blobs.c.id == blob_id)).first() is None:
+            raise NotFound("blob", blob_id)  # deleted while it was read
+    if data is None:
+        raise Corrupted(blob_id, f"chunk {index} is missing")
+    return bytes(data)
 
 
 def remove_blob(database: Database, blob_id: str) -> None:
     """The bytes are gone, unless a row names them."""
-    raise NotImplementedError
+    unnamed = update(blobs).where(blobs.c.id == blob_id, blobs.c.stage != "kept").values(stage="dropped")
+    with database.write() as connection:
+        dropped = connection.execute(unnamed).rowcount > 0
+    if dropped:
+        while _delete_chunks(database, blob_id):
+            let_others_write()
+        with database.write() as connection:
+            connection.execute(delete(blobs).where(blobs.c.id == blob_id))
+
+
+def _delete_chunks(database: Database, blob_id: str) -> int:
+    of_blob = blob_chunks.c.blob_id == blob_id
+    some = select(blob_chunks.c.chunk_index).where(of_blob).limit(CHUNKS_PER_DELETE)
+    with database.write() as connection:
+        return connection.execute(delete(blob_chunks).where(of_blob, blob_chunks.c.chunk_index.in_(some))).rowcount
+
+
+def remove_dropped(database: Database, older_than: timedelta = READ_GRACE) -> int:
+    """How many blobs were removed of those dropped so long ago."""
+    return _remove(database, blobs.c.stage == "dropped", older_than)
 
 
 def sweep(database: Database, older_than: timedelta = timedelta(hours=1)) -> int:
-    """How many blobs were removed: those deleted, and those no row has named for so long. Gives the space back."""
-    raise NotImplementedError
+    """How many blobs were removed: the dropped, and those no row has named for so long. Gives the space back."""
+    removed = remove_dropped(database, min(older_than, READ_GRACE))
+    removed += _remove(database, blobs.c.stage.in_(("writing", "written")), older_than)
+    database.give_back_space()
+    return removed
+
+
+def _remove(database: Database, condition: ColumnElement[bool], older_than: timedelta) -> int:
+    with database.read() as connection:
+        old = select(blobs.c.id).where(condition, blobs.c.touched_at < database.now() - older_than)
+        blob_ids = connection.execute(old).scalars().all()
+    for blob_id in blob_ids:
+        remove_blob(database, blob_id)
+    return len(blob_ids)

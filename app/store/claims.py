@@ -1,95 +1,123 @@
-"""The worker's side of the queue: every write is fenced by (job, attempt)."""
+"""The worker's side of the queue: claiming a job, keeping it, giving it back.
 
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+Knows nothing of training. Invariant: every write is fenced by (job, attempt): once a job was taken over, cancelled or
+finished, a worker that still believes in its claim gets LeaseLost and has changed nothing.
+"""
+
+import logging
 from typing import Any
 
+from sqlalchemy import select
+
+from app.store.blobs import drop, read_blob, remove_blob, remove_dropped
 from app.store.database import Database
-from app.store.job_rows import Job
-from app.store.job_state import JobStatus
-from app.store.trained_models import Checkpoint
+from app.store.errors import Corrupted, NotFound
+from app.store.job_rows import move, read_job
+from app.store.job_state import FINISHED, JobStatus
+from app.store.lease import MAX_CRASHES, Claim, Wanted, held, leave, release_in
+from app.store.metrics import drop_metrics_after
+from app.store.recording import record_evaluation, record_progress, record_sample, record_saved, record_started
+from app.store.schema import jobs
+from app.store.stale_watch import StaleWatch
 
+__all__ = [
+    "MAX_CRASHES",
+    "Claim",
+    "StaleWatch",
+    "Wanted",
+    "claim_next",
+    "drop_after",
+    "finish",
+    "read_resume_point",
+    "record_evaluation",
+    "record_progress",
+    "record_sample",
+    "record_saved",
+    "record_started",
+    "release",
+    "renew",
+]
 
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """One attempt at a job: what a worker holds while it runs it. `job` is as it stood when it was claimed."""
-
-    job: Job
-    attempt: int
-    resume_blob: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What a person wants of a running job."""
-
-    cancel: bool
-    pause: bool
+logger = logging.getLogger(__name__)
 
 
 def claim_next(database: Database, worker_id: str) -> Claim | None:
-    raise NotImplementedError
+    """A claim on the oldest queued job, None when none waits. No two workers get the same."""
+    oldest = (
+        select(jobs.c.id)
+        .where(jobs.c.status == JobStatus.QUEUED.value)
+        .order_by(jobs.c.sequence)
+        .limit(1)
+        .with_for_update(skip_locked=True)  # PostgreSQL; under SQLite the transaction is alone
+    )
+    with database.read() as connection:  # an idle worker asks often and need not lock others out
+        if connection.execute(oldest.with_only_columns(jobs.c.id)).first() is None:
+            return None
+    with database.write() as connection:
+        is_oldest = jobs.c.id == oldest.scalar_subquery()
+        attempt = {"worker": worker_id, "attempt": jobs.c.attempt + 1, "heartbeat": jobs.c.heartbeat + 1}
+        queued = jobs.c.status == JobStatus.QUEUED.value
+        job_id = move(connection, database.now(), JobStatus.RUNNING, queued, is_oldest, **attempt)
+        if job_id is None:
+            return None
+        job = read_job(connection, job_id)
+        resume_blob = connection.execute(select(jobs.c.resume_blob_id).where(jobs.c.id == job_id)).scalar_one()
+        return Claim(job, job.attempt, resume_blob)
 
 
 def renew(database: Database, claim: Claim) -> Wanted:
-    raise NotImplementedError
+    """What a person wants of the job; the lease is extended. Raises LeaseLost."""
+    with database.write() as connection:
+        row = held(connection, claim)
+    return Wanted(cancel=row.cancel_requested, pause=row.pause_requested)
 
 
-def record_started(database: Database, claim: Claim, started: dict[str, Any]) -> None:
-    """Merged into the job's progress; no event."""
-    raise NotImplementedError
+def finish(database: Database, claim: Claim, status: JobStatus, error: dict[str, Any] | None = None) -> None:
+    """The job is succeeded, failed (with an `error`) or cancelled. Raises LeaseLost.
 
-
-def record_progress(database: Database, claim: Claim, progress: dict[str, Any]) -> None:
-    raise NotImplementedError
-
-
-def record_evaluation(database: Database, claim: Claim, step: int, val_loss: float, best: bool) -> None:
-    raise NotImplementedError
-
-
-def record_sample(database: Database, claim: Claim, step: int, text: str) -> None:
-    raise NotImplementedError
-
-
-def record_saved(
-    database: Database,
-    claim: Claim,
-    *,
-    step: int,
-    train_loss: float | None,
-    val_loss: float | None,
-    best: bool,
-    checkpoint: bytes | None,
-    info: dict[str, Any] | None,
-    resume_point: bytes,
-) -> Checkpoint | None:
-    raise NotImplementedError
-
-
-def finish(database: Database, claim: Claim, status: JobStatus, error: dict[str, Any] | None = None) -> JobStatus:
-    raise NotImplementedError
+    A job that got to its end in spite of a request to cancel or pause has succeeded: that is what happened.
+    """
+    if status not in FINISHED or (status is JobStatus.FAILED) != (error is not None):
+        raise ValueError(f"a job cannot finish as {status} with error {error!r}")
+    with database.write() as connection:
+        leave(database, connection, claim, status, error=error)
+    remove_dropped(database)
+    database.give_back_space()
 
 
 def release(database: Database, claim: Claim, *, crashed: bool = False, pause: bool = False) -> JobStatus:
-    """The status that the job has now: cancelled if wanted, failed after three crashes, paused if wanted, else queued."""
-    raise NotImplementedError
+    """The job runs no more, and has the status returned. Raises LeaseLost.
+
+    Cancelled if that is wanted; failed after its third crash without progress stored between; paused if `pause` or
+    wanted; else queued, to go on from its resume point. The claim's attempt stays counted: it fences.
+    """
+    with database.write() as connection:
+        return release_in(database, connection, claim, crashed=crashed, pause=pause)
 
 
 def drop_after(database: Database, claim: Claim, step: int) -> None:
-    raise NotImplementedError
+    """Metrics later than `step` are gone, as an attempt that goes on from there comes by again. Events stay."""
+    with database.write() as connection:
+        held(connection, claim)
+        best = drop_metrics_after(connection, claim.job.id, step)
+        held(connection, claim, best_step=best and best.step, best_val_loss=best and best.val_loss)
 
 
 def read_resume_point(database: Database, claim: Claim) -> bytes | None:
-    raise NotImplementedError
+    """The newest resume point, verified; None when there is none. Raises LeaseLost.
 
-
-class StaleWatch:
-    def __init__(
-        self, database: Database, lease_seconds: float, monotonic: Callable[[], float] = time.monotonic
-    ) -> None:
-        raise NotImplementedError
-
-    def release_stale(self) -> list[str]:
-        raise NotImplementedError
+    A damaged one is given up, so that the job starts anew: its checkpoints stay usable meanwhile.
+    """
+    with database.write() as connection:
+        blob_id = held(connection, claim).resume_blob_id
+    if blob_id is None:
+        return None
+    try:
+        return b"".join(read_blob(database, blob_id))
+    except (Corrupted, NotFound) as error:
+        logger.error("%s starts anew, its resume point cannot be used: %s", claim.job.id, error)  # noqa: TRY400
+    with database.write() as connection:
+        held(connection, claim, resume_blob_id=None, resume_step=None)
+        drop(database, connection, [blob_id])
+    remove_blob(database, blob_id)
+    return None

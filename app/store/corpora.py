@@ -1,11 +1,25 @@
-"""Uploaded texts."""
+"""Uploaded texts: immutable, each stored once.
+
+Knows nothing of training. Invariant: a corpus that is listed is complete, valid text, and there is one per SHA-256.
+"""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from app.store.database import Database
-from app.store.pages import Page
+from sqlalchemy import ColumnElement, Connection, delete, select
+
+from app.store.blobs import Blob, drop, keep, read_blob, remove_blob, write_blob
+from app.store.database import Database, insert_unless_there
+from app.store.errors import Conflict, NotFound
+from app.store.names import check_name, is_id, is_name, new_id
+from app.store.pages import Page, read_page
+from app.store.rows import record
+from app.store.schema import LIVE, corpora, jobs
+from app.store.text_check import NotText, TextCheck
+
+__all__ = ["Corpus", "NotText", "add_corpus", "delete_corpus", "get_corpus", "list_corpora", "read_corpus"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,33 +37,82 @@ class Corpus:
     blob_id: str
 
 
-class NotText(ValueError):
-    """The bytes are not a text that can be trained on. The message says what is wrong, and at which byte."""
-
-    def __init__(self, message: str, offset: int | None = None) -> None:
-        super().__init__(message)
-        self.offset = offset
-
-
 def add_corpus(database: Database, pieces: Iterable[bytes], name: str) -> tuple[Corpus, bool]:
-    """The corpus of these bytes, and whether it is new. Raises NotText, InvalidName."""
-    raise NotImplementedError
+    """The corpus of these bytes, and whether it is new: the same bytes again give the first corpus and its name.
+
+    Raises NotText, InvalidName; then, or when `pieces` raises, nothing is stored.
+    """
+    check_name(name)
+    check = TextCheck()
+    blob = write_blob(database, check.checked(pieces))
+    try:
+        corpus = _name_blob(database, blob, check, name)
+    except BaseException:
+        remove_blob(database, blob.id)
+        raise
+    is_new = corpus.blob_id == blob.id
+    if not is_new:
+        remove_blob(database, blob.id)
+        database.give_back_space()
+    return corpus, is_new
+
+
+def _name_blob(database: Database, blob: Blob, check: TextCheck, name: str) -> Corpus:
+    values: dict[str, Any] = {
+        "id": new_id("corpus"),
+        "name": name,
+        "bytes": blob.bytes,
+        "characters": check.characters,
+        "vocabulary_size": check.vocabulary_size,
+        "sha256": blob.sha256,
+        "preview": check.preview,
+        "created_at": database.now(),
+        "blob_id": blob.id,
+    }
+    with database.write() as connection:
+        if insert_unless_there(connection, corpora, "sha256", **values):
+            keep(connection, blob)
+        return record(Corpus, connection.execute(select(corpora).where(corpora.c.sha256 == blob.sha256)).one())
 
 
 def get_corpus(database: Database, key: str) -> Corpus:
     """The corpus of an id, or the newest of a name. Raises NotFound."""
-    raise NotImplementedError
+    with database.read() as connection:
+        return find_corpus(connection, key)
+
+
+def find_corpus(connection: Connection, key: str) -> Corpus:
+    """As `get_corpus`, within a transaction."""
+    row = None
+    if is_id(key) or is_name(key):
+        wanted: ColumnElement[bool] = corpora.c.id == key if is_id(key) else corpora.c.name == key
+        query = select(corpora).where(wanted).order_by(corpora.c.sequence.desc()).limit(1)
+        row = connection.execute(query).first()
+    if row is None:
+        raise NotFound("corpus", key)
+    return record(Corpus, row)
 
 
 def list_corpora(database: Database, limit: int, after: str | None = None) -> Page[Corpus]:
-    raise NotImplementedError
+    """Newest first, those older than the corpus with the id `after`. Raises InvalidCursor."""
+    with database.read() as connection:
+        return read_page(connection, Corpus, select(corpora), corpora, limit, after)
 
 
 def delete_corpus(database: Database, key: str) -> None:
-    """Raises NotFound, or Conflict when a queued, running or paused job needs it."""
-    raise NotImplementedError
+    """Gone, and its space given back. Raises NotFound; Conflict when a queued, running or paused job needs it."""
+    with database.write() as connection:
+        corpus = find_corpus(connection, key)
+        needing = select(jobs.c.id, jobs.c.status).where(jobs.c.corpus_id == corpus.id, jobs.c.status.in_(LIVE))
+        job = connection.execute(needing.limit(1)).first()
+        if job is not None:
+            raise Conflict(f"job {job.id} ({job.status}) needs the corpus: cancel it first")
+        connection.execute(delete(corpora).where(corpora.c.id == corpus.id))
+        drop(database, connection, [corpus.blob_id])
+    remove_blob(database, corpus.blob_id)
+    database.give_back_space()
 
 
 def read_corpus(database: Database, corpus: Corpus) -> Iterator[bytes]:
-    """The bytes in pieces (which may cut a character). Raises NotFound or Corrupted."""
-    raise NotImplementedError
+    """The bytes in pieces (which may cut a character). Raises NotFound or, before the last piece, Corrupted."""
+    return read_blob(database, corpus.blob_id)

@@ -1,11 +1,37 @@
-"""Opening the database, and the two kinds of transaction on it. Differences between SQLite and PostgreSQL live here alone."""
+"""Opening the database, and the two kinds of transaction on it.
 
-from collections.abc import Callable, Iterator
+Knows no tables but the version of them. What differs between SQLite and PostgreSQL lives here alone. Invariants: every
+writing transaction holds the write lock from its first statement on (a read that turns into a write fails at once
+under SQLite, whatever the timeout), and a reading one cannot write.
+"""
+
+import json
+import logging
+import math
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from types import ModuleType
+from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine, NullPool, Table, create_engine, event, make_url
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
+
+from app.store.errors import DatabaseBusy, DatabaseUnusable, DiskFull
+from app.store.migrate import known_revision, migrate
+
+logger = logging.getLogger(__name__)
+
+BUSY_SECONDS = 15
+"""How long a writer waits for another: longer than a lease (13 s), so that a wait costs no job."""
+
+VACUUM_PAGES = 1024
+"""Pages given back per transaction: 4 MiB, some tens of milliseconds of the write lock."""
 
 
 def _utc_now() -> datetime:
@@ -13,26 +39,216 @@ def _utc_now() -> datetime:
 
 
 class Database:
-    dialect: str
+    """An open database, usable from many threads. Close it at the end."""
+
+    def __init__(self, engine: Engine, clock: Callable[[], datetime] = _utc_now) -> None:
+        self._engine = engine
+        self._clock = clock
+        self.dialect = engine.dialect.name
 
     def now(self) -> datetime:
-        raise NotImplementedError
+        """The time to write down, in UTC. Nothing is decided by it but the grace of unnamed blobs."""
+        return self._clock()
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        raise NotImplementedError
-        yield
+        """One consistent view. Keep it short: a long one keeps the write-ahead log from shrinking."""
+        with _named_errors(), self._engine.connect() as connection, connection.begin():
+            yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        raise NotImplementedError
-        yield
+        """A transaction that may write, alone; committed at the end, rolled back by any exception. Keep it short."""
+        with (
+            _named_errors(),
+            self._engine.connect().execution_options(writes=True) as connection,
+            connection.begin(),
+        ):
+            yield connection
+
+    def give_back_space(self) -> None:
+        """The file is as small as its contents allow, reached in small steps that let others write in between."""
+        if self.dialect != "sqlite":
+            return
+        free = self._vacuum_step()
+        while free and (left := self._vacuum_step()) < free:
+            free = left
+            let_others_write()
+        # In WAL mode the file itself shrinks when the log is copied into it.
+        with _named_errors(), self._engine.connect() as connection:
+            connection.execution_options(isolation_level="AUTOCOMMIT").exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
+
+    def _vacuum_step(self) -> int:
+        with self.write() as connection:
+            # Each row that is stepped over gives back one page; the rows are empty, so only the driver fetches them.
+            connection.connection.cursor().execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
+            return int(connection.exec_driver_sql("PRAGMA freelist_count").scalar_one())
 
     def close(self) -> None:
-        raise NotImplementedError
+        """All connections are closed."""
+        self._engine.dispose()
+
+
+def let_others_write() -> None:
+    """A gap between two of many small transactions: SQLite hands the lock to whoever asks while it is free."""
+    time.sleep(0.002)
+
+
+def upsert(connection: Connection, table: Table, keys: Sequence[str], **values: Any) -> None:
+    """A row with these values: inserted, or updated where one with the same `keys` exists."""
+    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    changed = {name: value for name, value in values.items() if name not in keys}
+    connection.execute(insert(table).values(**values).on_conflict_do_update(index_elements=keys, set_=changed))
+
+
+def insert_unless_there(connection: Connection, table: Table, key: str, **values: Any) -> bool:
+    """Whether the row was inserted: False when one with the same `key` exists, also one added a moment ago."""
+    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    query = insert(table).values(**values).on_conflict_do_nothing(index_elements=[key])
+    return connection.execute(query.returning(table.c[key])).first() is not None
+
+
+def wal_is_safe(version: tuple[int, ...]) -> bool:
+    """Whether this SQLite keeps every commit when two connections write and checkpoint a WAL at once.
+
+    3.7.0 to 3.51.2 may not, but for the repaired branches: https://sqlite.org/wal.html#walresetbug
+    """
+    return version >= (3, 51, 3) or (3, 50, 7) <= version < (3, 51) or (3, 44, 6) <= version < (3, 45)
+
+
+def newest_sqlite() -> ModuleType:
+    """The bundled SQLite where it is installed, else the one of the Python in use."""
+    try:
+        from pysqlite3 import dbapi2
+    except ImportError:
+        return sqlite3
+    return dbapi2  # type: ignore[no-any-return]
 
 
 def open_database(
     url: str, *, clock: Callable[[], datetime] = _utc_now, sqlite_module: ModuleType | None = None
 ) -> Database:
-    raise NotImplementedError
+    """The database at `url`, created if need be and brought to the newest schema.
+
+    Raises DatabaseUnusable (not a database, or another program's) and SchemaTooNew; the file is then as it was.
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise DatabaseUnusable(f"not a database URL: {url!r}") from error
+    engine = _sqlite_engine(parsed, sqlite_module or newest_sqlite()) if _is_sqlite(parsed) else _create(parsed)
+    database = Database(engine, clock)
+    try:
+        migrate(database.read, database.write)
+    except DatabaseUnusable:
+        engine.dispose()
+        raise
+    except DatabaseError as error:
+        engine.dispose()
+        raise DatabaseUnusable(f"cannot open the database {parsed.database}: {error.orig}") from error
+    return database
+
+
+def _is_sqlite(url: URL) -> bool:
+    return url.get_backend_name() == "sqlite"
+
+
+def _create(url: URL, **options: Any) -> Engine:
+    # A threaded server runs 40 requests at once; each holds a connection for one short transaction.
+    return create_engine(url, pool_size=8, max_overflow=56, pool_timeout=BUSY_SECONDS, json_serializer=_json, **options)
+
+
+def _sqlite_engine(url: URL, module: ModuleType) -> Engine:
+    if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
+        raise DatabaseUnusable("SQLite needs a file: several threads and processes share it")
+    _look(url, module)
+    wal = wal_is_safe(module.sqlite_version_info)
+    if not wal:
+        logger.warning(
+            "SQLite %s can lose commits in WAL mode; the slower rollback journal is used", module.sqlite_version
+        )
+    engine = _create(url, module=module, connect_args={"check_same_thread": False})
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: Any, _record: object) -> None:
+        # The driver would begin transactions by itself, and only deferred ones.
+        connection.isolation_level = None
+        _set_pragmas(connection, "wal" if wal else "delete", module)
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        writes = connection.get_execution_options().get("writes", False)
+        connection.exec_driver_sql(f"PRAGMA query_only={'OFF' if writes else 'ON'}")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine
+
+
+def _look(url: URL, module: ModuleType) -> None:
+    """Nothing, after a look that changed nothing: refuses what is not ours before a pragma writes to it."""
+    path = Path(url.database or "")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(url, module=module, poolclass=NullPool)
+    try:
+        with engine.connect() as connection:
+            connection.exec_driver_sql(f"PRAGMA busy_timeout={BUSY_SECONDS * 1000}")
+            known_revision(connection)
+    except DatabaseError as error:
+        raise DatabaseUnusable(f"cannot open the database {path}: {error.orig}") from error
+    finally:
+        engine.dispose()
+
+
+def _set_pragmas(connection: Any, journal: str, module: ModuleType) -> None:
+    cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout={BUSY_SECONDS * 1000}")
+    # Has an effect only before there is a page: so before the journal mode writes the first one.
+    cursor.execute("PRAGMA auto_vacuum=INCREMENTAL")
+    answer = _journal_mode(cursor, journal, module)
+    if answer != journal:
+        raise DatabaseUnusable(f"the database answered journal_mode {answer!r}, {journal!r} is needed")
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.execute(f"PRAGMA journal_size_limit={64 * 1024 * 1024}")
+    cursor.close()
+
+
+def _journal_mode(cursor: Any, journal: str, module: ModuleType) -> str:
+    """The mode answered. Two processes that switch at once are refused without the usual wait, so it is asked again."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            return str(cursor.execute(f"PRAGMA journal_mode={journal}").fetchone()[0])
+        except module.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+
+
+@contextmanager
+def _named_errors() -> Iterator[None]:
+    """What a caller can act upon gets a name."""
+    try:
+        yield
+    except OperationalError as error:
+        message = str(error.orig)
+        if "database is locked" in message:
+            raise DatabaseBusy(BUSY_SECONDS) from error
+        if "disk is full" in message:
+            raise DiskFull from error
+        raise
+
+
+def _json(value: object) -> str:
+    return json.dumps(_finite(value), allow_nan=False)
+
+
+def _finite(value: object) -> object:
+    """The same value with null for what JSON cannot say: NaN and infinities."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value

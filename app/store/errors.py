@@ -61,3 +61,17 @@ class DatabaseUnusable(StoreError):
 
 class SchemaTooNew(DatabaseUnusable):
     """A newer Charsmith has written this database; this one does not know its tables. It was left as it was."""
+
+
+class DatabaseBusy(StoreError):
+    """Others have held the write lock all the time that was waited. Nothing is wrong: try again."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"the database was busy for {seconds:g} seconds")
+
+
+class DiskFull(StoreError):
+    """The disk has no room for what was to be stored."""
+
+    def __init__(self) -> None:
+        super().__init__("the disk is full")

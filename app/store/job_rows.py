@@ -1,10 +1,20 @@
-"""Jobs as they are read, and the one statement that moves them."""
+"""Jobs as they are read, and the one statement that moves them from status to status.
+
+Invariant: a status changes only along job_state.TRANSITIONS, and each change appends its event.
+"""
 
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from app.store.job_state import JobStatus
+from sqlalchemy import ColumnElement, Connection, Select, case, func, select, update
+
+from app.store.errors import NotFound
+from app.store.events import append_event
+from app.store.job_state import FINISHED, JobStatus, sources_of
+from app.store.names import is_id
+from app.store.rows import record
+from app.store.schema import jobs, models
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,3 +46,57 @@ class Job:
     """The model that it has produced so far."""
     place: int | None
     """In the queue, from 1; None unless queued."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "status", JobStatus(self.status))
+
+
+def select_jobs() -> Select[Any]:
+    """Jobs with what a Job has beyond its own row."""
+    ahead = jobs.alias()
+    place = (
+        select(func.count())
+        .where(ahead.c.status == JobStatus.QUEUED.value, ahead.c.sequence <= jobs.c.sequence)
+        .scalar_subquery()
+    )
+    return select(
+        jobs,
+        models.c.id.label("model_id"),
+        case((jobs.c.status == JobStatus.QUEUED.value, place), else_=None).label("place"),
+    ).select_from(jobs.outerjoin(models, models.c.job_id == jobs.c.id))
+
+
+def read_job(connection: Connection, job_id: str) -> Job:
+    """The job as it stands in this transaction. Raises NotFound."""
+    row = connection.execute(select_jobs().where(jobs.c.id == job_id)).first() if is_id(job_id) else None
+    if row is None:
+        raise NotFound("job", job_id)
+    return record(Job, row)
+
+
+def move(
+    connection: Connection, now: datetime, target: JobStatus, *conditions: ColumnElement[bool], **values: Any
+) -> str | None:
+    """The id of the job that meets the conditions and is now `target`; None when there is none that may become it."""
+    changed = (
+        update(jobs)
+        .where(jobs.c.status.in_([source.value for source in sources_of(target)]), *conditions)
+        .values(status=target.value, **(_settled(now, target) | values))
+        .returning(jobs.c.id, jobs.c.attempt, jobs.c.error)
+    )
+    row = connection.execute(changed).first()
+    if row is None:
+        return None
+    told = {"status": target.value, "attempt": row.attempt}
+    if row.error is not None:
+        told["error"] = row.error
+    append_event(connection, now, row.id, "status", told)
+    return str(row.id)
+
+
+def _settled(now: datetime, target: JobStatus) -> dict[str, Any]:
+    """What a status brings along, as the table's checks demand."""
+    if target is JobStatus.RUNNING:
+        return {"started_at": func.coalesce(jobs.c.started_at, now)}
+    at_rest: dict[str, Any] = {"worker": None, "cancel_requested": False, "pause_requested": False}
+    return at_rest | {"finished_at": now} if target in FINISHED else at_rest

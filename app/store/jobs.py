@@ -1,11 +1,23 @@
-"""The service's side of the queue."""
+"""The service's side of the queue: what a person may ask of a job.
+
+Knows nothing of workers but the flags that they read. Invariant: what is refused has changed nothing.
+"""
 
 from typing import Any
 
+from sqlalchemy import Connection, delete, func, insert, select, update
+
+from app.store.blobs import drop, remove_blob
+from app.store.corpora import find_corpus
 from app.store.database import Database
-from app.store.job_rows import Job
+from app.store.errors import Conflict, QueueFull
+from app.store.events import append_event
+from app.store.job_rows import Job, move, read_job, select_jobs
 from app.store.job_state import JobStatus
-from app.store.pages import Page
+from app.store.names import check_name, new_id
+from app.store.pages import Page, read_page
+from app.store.schema import idempotency_keys, jobs
+from app.store.trained_models import find_checkpoint_in
 
 __all__ = ["Job", "cancel_job", "delete_job", "enqueue", "get_job", "list_jobs", "pause_job", "resume_job"]
 
@@ -23,34 +35,140 @@ def enqueue(
 ) -> tuple[Job, bool]:
     """The queued job, and whether it is new (False: the same idempotency key came with the same request before).
 
-    Raises NotFound (corpus or checkpoint), InvalidName, QueueFull, Corrupted, or Conflict for a key used for another request.
+    `idempotency` is the key and the request's SHA-256. Raises NotFound (corpus or checkpoint), InvalidName, QueueFull,
+    Corrupted (the checkpoint), or Conflict for a key that came with another request.
     """
-    raise NotImplementedError
+    check_name(name)
+    with database.write() as connection:
+        first = _first_of_key(connection, idempotency)
+        if first is not None:
+            return first, False
+        _check_room(connection, queue_limit)
+        values = {"name": name, "model": model, "training": training}
+        job_id = _insert(database, connection, corpus_id, from_checkpoint, values)
+        if idempotency is not None:
+            key, request_sha256 = idempotency
+            row = {"key": key, "request_sha256": request_sha256, "job_id": job_id, "created_at": database.now()}
+            connection.execute(insert(idempotency_keys).values(row))
+        return read_job(connection, job_id), True
+
+
+def _first_of_key(connection: Connection, idempotency: tuple[str, str] | None) -> Job | None:
+    if idempotency is None:
+        return None
+    key, request_sha256 = idempotency
+    known = connection.execute(select(idempotency_keys).where(idempotency_keys.c.key == key)).first()
+    if known is None:
+        return None
+    if known.request_sha256 != request_sha256:
+        raise Conflict("this idempotency key came with another request before")
+    return read_job(connection, known.job_id)
+
+
+def _check_room(connection: Connection, queue_limit: int) -> None:
+    waiting = select(func.count()).select_from(jobs).where(jobs.c.status == JobStatus.QUEUED.value)
+    if connection.execute(waiting).scalar_one() >= queue_limit:
+        raise QueueFull(queue_limit)
+
+
+def _insert(
+    database: Database, connection: Connection, corpus: str, from_checkpoint: str | None, values: dict[str, Any]
+) -> str:
+    found = find_corpus(connection, corpus)
+    job_id, now = new_id("job"), database.now()
+    start: dict[str, Any] = {}
+    if from_checkpoint is not None:
+        model, checkpoint = find_checkpoint_in(connection, from_checkpoint)
+        start = {"from_checkpoint": f"{model.id}@{checkpoint.step}", "from_checkpoint_id": checkpoint.id}
+    fresh = {
+        "id": job_id,
+        "status": JobStatus.QUEUED.value,
+        "corpus_id": found.id,
+        "corpus_name": found.name,
+        "progress": {},
+        "attempt": 0,
+        "heartbeat": 0,
+        "crashes": 0,
+        "cancel_requested": False,
+        "pause_requested": False,
+        "created_at": now,
+    }
+    connection.execute(insert(jobs).values(**fresh, **start, **values))
+    append_event(connection, now, job_id, "status", {"status": JobStatus.QUEUED.value, "attempt": 0})
+    return job_id
 
 
 def get_job(database: Database, job_id: str) -> Job:
-    raise NotImplementedError
+    """The job as it stands. Raises NotFound."""
+    with database.read() as connection:
+        return read_job(connection, job_id)
 
 
 def list_jobs(database: Database, limit: int, after: str | None = None, status: JobStatus | None = None) -> Page[Job]:
-    raise NotImplementedError
+    """Newest first, those older than the job with the id `after`, of one status if given. Raises InvalidCursor."""
+    query = select_jobs() if status is None else select_jobs().where(jobs.c.status == status.value)
+    with database.read() as connection:
+        return read_page(connection, Job, query, jobs, limit, after)
 
 
 def cancel_job(database: Database, job_id: str) -> Job:
     """Cancelled at once, or `cancel_requested` of a running job. Raises NotFound; Conflict when it is finished."""
-    raise NotImplementedError
+    with database.write() as connection:
+        job = read_job(connection, job_id)
+        if job.status is JobStatus.RUNNING:
+            _ask(connection, job, cancel_requested=True)
+        else:
+            _move(database, connection, job, JobStatus.CANCELLED, "cancel")
+        return read_job(connection, job_id)
 
 
 def pause_job(database: Database, job_id: str) -> Job:
-    """Paused at once, or `pause_requested` of a running job. Raises NotFound; Conflict when paused, finished or being cancelled."""
-    raise NotImplementedError
+    """Paused at once, or `pause_requested` of a running job.
+
+    Raises NotFound; Conflict when it is paused, finished or being cancelled.
+    """
+    with database.write() as connection:
+        job = read_job(connection, job_id)
+        if job.cancel_requested:
+            raise Conflict(f"cannot pause {job.id}: it is being cancelled")
+        if job.status is JobStatus.RUNNING:
+            _ask(connection, job, pause_requested=True)
+        else:
+            _move(database, connection, job, JobStatus.PAUSED, "pause")
+        return read_job(connection, job_id)
 
 
 def resume_job(database: Database, job_id: str) -> Job:
-    """Queued again. Raises NotFound; Conflict when it is not paused (yet)."""
-    raise NotImplementedError
+    """Queued again, at its old place. Raises NotFound; Conflict when it is not paused (yet)."""
+    with database.write() as connection:
+        job = read_job(connection, job_id)
+        if job.status is JobStatus.RUNNING:  # queued may follow on running too, but not at a person's word
+            raise Conflict(f"cannot resume {job.id}: it is {'being paused' if job.pause_requested else 'running'}")
+        _move(database, connection, job, JobStatus.QUEUED, "resume")
+        return read_job(connection, job_id)
+
+
+def _ask(connection: Connection, job: Job, **flags: bool) -> None:
+    still_running = (jobs.c.id == job.id, jobs.c.status == JobStatus.RUNNING.value)
+    if connection.execute(update(jobs).where(*still_running).values(**flags)).rowcount == 0:
+        raise Conflict(f"{job.id} has just stopped running: look again")
+
+
+def _move(database: Database, connection: Connection, job: Job, target: JobStatus, verb: str) -> None:
+    if move(connection, database.now(), target, jobs.c.id == job.id, jobs.c.status == job.status.value) is None:
+        raise Conflict(f"cannot {verb} {job.id}: it is {job.status}")
 
 
 def delete_job(database: Database, job_id: str) -> None:
-    """Gone with its events and metrics; its model stays. Raises NotFound; Conflict while it runs."""
-    raise NotImplementedError
+    """Gone with its events, metrics and resume point; its model stays. Raises NotFound; Conflict while it runs."""
+    with database.write() as connection:
+        job = read_job(connection, job_id)
+        if job.status is JobStatus.RUNNING:
+            raise Conflict(f"cannot delete {job.id}: it is running, cancel it first")
+        gone = delete(jobs).where(jobs.c.id == job.id).returning(jobs.c.resume_blob_id)
+        blob_id = connection.execute(gone).scalar_one()
+        if blob_id is not None:
+            drop(database, connection, [blob_id])
+    if blob_id is not None:
+        remove_blob(database, blob_id)
+    database.give_back_space()

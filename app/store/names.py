@@ -25,10 +25,15 @@ def is_id(key: str) -> bool:
     return _ID.fullmatch(key) is not None
 
 
+def is_name(key: str) -> bool:
+    """Whether a key may be a name. What is neither name nor id need not be looked up."""
+    return _NAME.fullmatch(key) is not None and not is_id(key)
+
+
 def check_name(name: str) -> str:
     """The name itself, if it may be given to a corpus, job or model. Raises InvalidName."""
-    if not _NAME.fullmatch(name):
-        raise InvalidName(f"a name is 1 to 64 of letters, digits, '.', '_' and '-', not {name!r}")
     if is_id(name):
         raise InvalidName(f"a name may not have the form of an id, as {name!r} has")
+    if not is_name(name):
+        raise InvalidName(f"a name is 1 to 64 of letters, digits, '.', '_' and '-', not {name!r}")
     return name

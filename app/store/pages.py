@@ -3,13 +3,13 @@
 A page goes by the ascending `sequence` of its table, so rows added meanwhile never shift or repeat what was shown.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from sqlalchemy import Connection, Row, Select, Table, select
+from sqlalchemy import Connection, Select, Table, select
 
 from app.store.errors import InvalidCursor
+from app.store.rows import record
 
 T = TypeVar("T")
 
@@ -23,19 +23,20 @@ class Page(Generic[T]):
 
 
 def read_page(
-    connection: Connection,
-    query: Select[tuple[object, ...]],
-    table: Table,
-    limit: int,
-    after: str | None,
-    make: Callable[[Row[tuple[object, ...]]], T],
+    connection: Connection, cls: type[T], query: Select[Any], table: Table, limit: int, after: str | None
 ) -> Page[T]:
-    """At most `limit` rows of `query`, which selects `table`'s id, that are older than the row with the id `after`."""
+    """At most `limit` rows of `query`, which selects from `table`, older than its row with the id `after`."""
     if after is not None:
-        place = connection.execute(select(table.c.sequence).where(table.c.id == after)).scalar_one_or_none()
-        if place is None:
-            raise InvalidCursor(after)
-        query = query.where(table.c.sequence < place)
+        query = query.where(table.c.sequence < _place(connection, table, after))
     rows = connection.execute(query.order_by(table.c.sequence.desc()).limit(limit + 1)).all()
-    more = len(rows) > limit
-    return Page([make(row) for row in rows[:limit]], rows[limit - 1].id if more else None)
+    data = [record(cls, row) for row in rows[:limit]]
+    return Page(data, rows[limit - 1].id if len(rows) > limit else None)
+
+
+def _place(connection: Connection, table: Table, after: str) -> int:
+    place = None
+    if after.isascii():  # what cannot be an id need not be asked for; not every string can be asked for
+        place = connection.execute(select(table.c.sequence).where(table.c.id == after)).scalar()
+    if place is None:
+        raise InvalidCursor(after)
+    return int(place)

@@ -38,7 +38,7 @@ CHUNK_BYTES = 1024 * 1024
 EVENT_TYPES = ("status", "progress", "evaluation", "sample", "checkpoint")
 
 BLOB_STAGES = ("writing", "written", "kept", "dropped")
-"""writing: chunks arrive; written: complete and hashed, named by no row; kept: named by a row; dropped: to be removed."""
+"""writing: chunks arrive; written: complete, named by no row yet; kept: named by a row; dropped: to be removed."""
 
 LIVE = tuple(status for status in JobStatus if status not in FINISHED)
 """The statuses of jobs that still need their corpus."""
@@ -53,7 +53,7 @@ class UtcTime(TypeDecorator[datetime]):
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         if value is None:
             return None
-        assert value.tzinfo is not None, "times in the store are aware"  # noqa: S101 - our own bug, not input
+        assert value.tzinfo is not None, "times in the store are aware"
         return value.astimezone(UTC)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
