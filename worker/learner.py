@@ -1,0 +1,116 @@
+"""One step of truncated backpropagation through time, and everything that it changes.
+
+Knows no plan, no events and no clock. Invariant: `tensors()` put back by `load()` makes the next updates those that
+would have followed, to the bit, on the same machine and thread count.
+
+Shape suffixes: B lanes, T time steps, V vocabulary; state_LPBH (layers, parts, lanes, hidden) as in models.rnn.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.config import ModelConfig, TrainingConfig
+from models.rnn import CharRNN
+from worker.batches import Lanes
+from worker.precision import resolve_precision
+
+BETAS = (0.9, 0.99)
+"""AdamW's. The second forgets faster than usual: a run of a minute has a few hundred steps."""
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+"""What AdamW keeps for each parameter, by torch's names."""
+
+
+class Diverged(RuntimeError):
+    """A loss or gradient is no finite number. The weights are those before the step that failed."""
+
+    def __init__(self, what: str, step: int) -> None:
+        super().__init__(f"the {what} after {step} steps is not a finite number: try a lower learning rate")
+        self.step = step
+
+
+class Update(NamedTuple):
+    """What one step saw: mean loss in nats per character, L2 norm of the gradient before clipping, characters read."""
+
+    loss: float
+    gradient_norm: float
+    characters: int
+
+
+class Learner:
+    """Network, optimizer, lanes and the state that they carry. Draws from torch's global generator, seeded here."""
+
+    def __init__(
+        self, model: ModelConfig, training: TrainingConfig, vocabulary_size: int, lanes: Lanes, device: str
+    ) -> None:
+        self.precision = resolve_precision(training.precision, device)
+        self.lanes = lanes
+        self._gradient_clip = training.gradient_clip
+        self._device = torch.device(device)
+        torch.manual_seed(training.seed)
+        self.network = CharRNN(model, vocabulary_size).to(device).train()
+        self._optimizer = _optimizer(self.network, training)
+        self._state_LPBH = self.network.initial_state(lanes.lanes, device)
+
+    def update(self, step: int, learning_rate: float) -> Update:
+        """The update that follows `step` steps: loss over every time step, clipped gradient, AdamW.
+
+        Gradients flow back to the window's first character and no further; the state flows on. Raises Diverged.
+        """
+        batch = self.lanes.read(step)
+        if batch.wraps:
+            self._state_LPBH = torch.zeros_like(self._state_LPBH)
+        loss, state_LPBH = self._loss(torch.from_numpy(batch.inputs_BT), torch.from_numpy(batch.targets_BT))
+        self._optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self._gradient_clip)
+        loss_value, norm_value = torch.stack((loss.detach(), norm)).tolist()  # one wait for the device, not two
+        for what, value in (("training loss", loss_value), ("gradient", norm_value)):
+            if not math.isfinite(value):
+                raise Diverged(what, step)
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate
+        self._optimizer.step()
+        self._state_LPBH = state_LPBH.detach()
+        return Update(loss_value, norm_value, batch.targets_BT.size)
+
+    def _loss(self, inputs_BT: Tensor, targets_BT: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            logits_BTV, state_LPBH = self.network(inputs_BT.to(self._device), self._state_LPBH)
+        return F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.to(self._device).flatten()), state_LPBH
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Weights, moments, carried state and random state, on the CPU."""
+        tensors = {"state": self._state_LPBH, "random.cpu": torch.get_rng_state()}
+        if self._device.type == "cuda":
+            tensors["random.cuda"] = torch.cuda.get_rng_state(self._device)
+        for name, parameter in self.network.named_parameters():
+            tensors[f"weights.{name}"] = parameter.detach()
+            for moment, value in self._optimizer.state.get(parameter, {}).items():
+                tensors[f"{moment}.{name}"] = value
+        return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Put back what `tensors` gave. Raises KeyError or RuntimeError if it is another network's."""
+        self._state_LPBH = tensors["state"].to(self._device)
+        with torch.no_grad():
+            for name, parameter in self.network.named_parameters():
+                parameter.copy_(tensors[f"weights.{name}"])
+                if f"step.{name}" in tensors:
+                    self._optimizer.state[parameter] = {
+                        moment: tensors[f"{moment}.{name}"].to(self._device) for moment in MOMENTS
+                    }
+        torch.set_rng_state(tensors["random.cpu"])
+        if self._device.type == "cuda" and "random.cuda" in tensors:
+            torch.cuda.set_rng_state(tensors["random.cuda"], self._device)
+
+
+def _optimizer(network: CharRNN, training: TrainingConfig) -> torch.optim.AdamW:
+    """AdamW with decoupled decay of the matrices; biases are not decayed. Fused: one pass over the memory."""
+    matrices = [parameter for parameter in network.parameters() if parameter.ndim > 1]
+    biases = [parameter for parameter in network.parameters() if parameter.ndim == 1]
+    groups = [{"params": matrices, "weight_decay": training.weight_decay}, {"params": biases, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=training.learning_rate, betas=BETAS, fused=True)

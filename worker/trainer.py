@@ -1,0 +1,282 @@
+"""Training as a generator of events: says what became true, step by step.
+
+Knows no database, no queue and no clock policy. Invariants: what happens at a step depends on the configuration, the
+corpus, the seed and the recorded plan; a training that goes on from a resume point is, on the same machine and thread
+count, the uninterrupted one to the bit. Evaluating, sampling and saving change nothing that training computes with.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from models.checkpoint import CheckpointInfo, encode_checkpoint
+from models.config import ModelConfig, TrainingConfig
+from worker.batches import Corpus, CorpusTooShort, Lanes, minimum_characters, split
+from worker.evaluation import Validation, sample_text
+from worker.events import Evaluated, Event, Finished, FinishReason, Progress, Sampled, Saved, Started, Ticked
+from worker.learner import Diverged, Learner, Update
+from worker.pace import Pace
+from worker.recipe import Plan, Recipe, most_validation_characters
+from worker.resume_point import InvalidResumePoint, ResumePoint
+
+__all__ = ["CorpusTooShort", "Diverged", "InvalidResumePoint", "train"]
+
+SAMPLES = 8
+"""So often in a run a sample is shown beside those at evaluations, where `evaluate_every` is left to the plan."""
+
+
+def train(
+    model: ModelConfig,
+    training: TrainingConfig,
+    corpus: Corpus,
+    *,
+    device: str = "cpu",
+    resume: bytes | None = None,
+    pause_requested: Callable[[], bool] = lambda: False,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[Event]:
+    """Train, telling what happens; the last event is Finished. Closing the generator cancels.
+
+    `resume` is the `resume_point` of a Saved event of the same job. `pause_requested` is asked at every step and within
+    evaluations; once true, a Saved without checkpoint and Finished("paused") follow. Uses torch's global random
+    generator. Raises CorpusTooShort, Diverged, and InvalidResumePoint when `resume` is another training's.
+    """
+    torch.set_flush_denormal(True)  # a state that fades into denormal numbers makes products many times slower
+    yield Ticked("loading", 0)
+    run = _Run(model, training, corpus, device, pause_requested, clock)
+    if resume is not None:
+        run.restore(ResumePoint.decode(resume))
+    yield from run.events()
+
+
+@dataclass
+class _Course:
+    """Where training stands, besides tensors: JSON values alone, all of them in the resume point."""
+
+    step: int = 0
+    evaluated_step: int = 0
+    best_step: int | None = None
+    best_val_loss: float | None = None
+    evaluations_since_best: int = 0
+    samples: int = 0
+    train_loss: float | None = None
+    """As last reported."""
+    losses: list[float] = field(default_factory=list)
+    """Since the last report."""
+
+
+class _Run:
+    """One training under way."""
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        training: TrainingConfig,
+        corpus: Corpus,
+        device: str,
+        pause_requested: Callable[[], bool],
+        clock: Callable[[], float],
+    ) -> None:
+        minimum = minimum_characters(training)
+        if len(corpus.ids) < minimum:
+            raise CorpusTooShort(len(corpus.ids), minimum)
+        self._model, self._training, self._corpus, self._device = model, training, corpus, device
+        self._pause_requested = pause_requested
+        train_ids, validation_ids = split(corpus, training.validation_fraction)
+        self._train_characters = len(train_ids)
+        self._lanes = Lanes(train_ids, training.batch_size, training.sequence_length)
+        most = most_validation_characters(training, self._lanes.windows)
+        self._validation = Validation(corpus.ids, len(train_ids), most) if len(validation_ids) else None
+        self._learner = Learner(model, training, len(corpus.vocabulary), self._lanes, device)
+        self._recipe = Recipe(training, self._lanes.windows, self._evaluation_steps())
+        self._plan = self._recipe.first_plan()
+        self._course = _Course()
+        self._characters = 0
+        self._pace = Pace(clock, self._evaluation_steps())
+
+    def _evaluation_steps(self) -> float:
+        """What an evaluation costs, in steps, as long as none was timed.
+
+        A recurrent network takes its time per time step, hardly per lane up to some 32; a step goes forward and back,
+        about three times the work of forward alone.
+        """
+        if self._validation is None:
+            return 1.0
+        time_steps = self._validation.characters / self._validation.lanes
+        return 1 + time_steps / (3 * self._training.sequence_length * max(1.0, self._lanes.lanes / 32))
+
+    def events(self) -> Iterator[Event]:
+        """All from here to Finished."""
+        yield self._started()
+        while True:
+            if self._pause_requested():
+                yield self._saved(None, best=False, checkpoint=None)
+                reason: FinishReason = "paused"
+                break
+            if self._evaluated_due():
+                yield from self._evaluate()
+            elif self._course.step >= self._plan.steps:
+                reason = "budget"
+                break
+            elif self._course.evaluations_since_best >= (self._training.patience or math.inf):
+                reason = "patience"
+                break
+            else:
+                yield from self._advance()
+        yield Finished(self._course.step, reason, self._course.best_step, self._course.best_val_loss)
+
+    def _evaluated_due(self) -> bool:
+        return self._course.evaluated_step != self._course.step == self._plan.evaluate_at
+
+    def _advance(self) -> Iterator[Event]:
+        """One step, and what is due after it."""
+        step = self._course.step
+        learning_rate = self._plan.learning_rate(step, self._training.learning_rate)
+        update = self._learner.update(step, learning_rate)
+        self._course.step += 1
+        self._course.losses.append(update.loss)
+        self._characters += update.characters
+        self._pace.count_step()
+        yield Ticked("training", self._course.step)
+        if self._course.step == self._plan.report_at:
+            yield self._report(update, learning_rate)
+            yield from self._sample_between()
+
+    def _report(self, update: Update, learning_rate: float) -> Progress:
+        course = self._course
+        lap_seconds = self._pace.lap()
+        self._replan()
+        course.train_loss = _mean(course.losses)
+        course.losses = []
+        characters, self._characters = self._characters, 0
+        return Progress(
+            step=course.step,
+            steps=self._plan.steps,
+            epoch=course.step / self._lanes.windows,
+            fraction=self._plan.fraction(course.step),
+            train_loss=course.train_loss,
+            learning_rate=learning_rate,
+            gradient_norm=update.gradient_norm,
+            characters_per_second=characters / lap_seconds,
+            seconds=self._pace.seconds,
+            eta_seconds=self._eta_seconds(),
+        )
+
+    def _replan(self) -> None:
+        course = self._course
+        self._plan = self._recipe.next_plan(
+            self._plan, course.step, evaluated=course.evaluated_step, costs=self._pace.costs()
+        )
+
+    def _eta_seconds(self) -> float:
+        costs = self._pace.costs()
+        if self._training.minutes is not None:
+            return max(0.0, 60 * self._training.minutes - costs.seconds)
+        steps_left = self._plan.steps - self._course.step
+        evaluations_left = math.ceil(steps_left / max(1, self._plan.evaluate_at - self._course.evaluated_step))
+        return steps_left * costs.step_seconds + evaluations_left * costs.evaluation_seconds
+
+    def _sample_between(self) -> Iterator[Event]:
+        due = int(SAMPLES * self._plan.fraction(self._course.step))
+        if self._training.evaluate_every is None and due > self._course.samples and not self._evaluated_due():
+            yield self._sampled()
+        self._course.samples = due
+
+    def _evaluate(self) -> Iterator[Event]:
+        """Evaluate, sample and save. A pause breaks it off, to be done again: it leaves no trace before its end."""
+        began = self._pace.now()
+        val_loss = None
+        if self._validation is not None:
+            total, characters = 0.0, 0
+            for window_total, window_characters in self._validation.losses(self._learner.network, self._device):
+                total, characters = total + window_total, characters + window_characters
+                yield Ticked("evaluating", self._course.step)
+                if self._pause_requested():
+                    return
+            val_loss = total / characters
+            if not math.isfinite(val_loss):
+                raise Diverged("validation loss", self._course.step)
+        best = self._judge(val_loss)
+        if val_loss is not None:
+            yield Evaluated(self._course.step, val_loss, best)
+        yield self._sampled()
+        self._replan()
+        yield self._saved(val_loss, best=best, checkpoint=self._checkpoint(val_loss))
+        self._pace.count_evaluation(began)
+
+    def _judge(self, val_loss: float | None) -> bool:
+        """Note the evaluation; whether it is the best so far. Without validation every one is."""
+        course = self._course
+        course.evaluated_step = course.step
+        best = val_loss is None or course.best_val_loss is None or val_loss < course.best_val_loss
+        course.evaluations_since_best = 0 if best else course.evaluations_since_best + 1
+        if best:
+            course.best_step, course.best_val_loss = course.step, val_loss
+        return best
+
+    def _recent_loss(self) -> float | None:
+        return _mean(self._course.losses) if self._course.losses else self._course.train_loss
+
+    def _checkpoint(self, val_loss: float | None) -> bytes:
+        vocabulary, training = self._corpus.vocabulary, self._training.as_dict()
+        info = CheckpointInfo(self._model, vocabulary, self._course.step, self._recent_loss(), val_loss, training)
+        return encode_checkpoint(self._learner.network, info)
+
+    def _started(self) -> Started:
+        return Started(
+            step=self._course.step,
+            steps=self._plan.steps,
+            parameters=self._model.parameter_count(len(self._corpus.vocabulary)),
+            vocabulary_size=len(self._corpus.vocabulary),
+            train_characters=self._train_characters,
+            validation_characters=len(self._corpus.ids) - self._train_characters,
+            device=self._device,
+            precision=self._learner.precision,
+        )
+
+    def _sampled(self) -> Sampled:
+        return Sampled(self._course.step, sample_text(self._learner.network, self._corpus.vocabulary, self._device))
+
+    def _saved(self, val_loss: float | None, *, best: bool, checkpoint: bytes | None) -> Saved:
+        resume_point = ResumePoint(self._learner.tensors(), self._values()).encode()
+        return Saved(self._course.step, self._recent_loss(), val_loss, best, checkpoint, resume_point)
+
+    def _identity(self) -> dict[str, Any]:
+        """What a resume point belongs to."""
+        return {
+            "model": self._model.as_dict(),
+            "training": self._training.as_dict(),
+            "vocabulary": self._corpus.vocabulary.characters,
+            "corpus_sha256": self._corpus.sha256,
+            "train_characters": self._train_characters,
+        }
+
+    def _values(self) -> dict[str, Any]:
+        pace = (self._pace.seconds, self._pace.step_seconds, self._pace.evaluation_seconds)
+        return {
+            "identity": self._identity(),
+            "course": vars(self._course),
+            "plan": self._plan.as_dict(),
+            "pace": pace,
+        }
+
+    def restore(self, point: ResumePoint) -> None:
+        """Go on from `point`. Raises InvalidResumePoint, naming what differs, when it is another training's."""
+        try:
+            for name, value in self._identity().items():
+                if point.values["identity"][name] != value:
+                    raise InvalidResumePoint(f"the resume point is of another {name}")
+            self._course = _Course(**point.values["course"])
+            self._plan = Plan.from_dict(point.values["plan"])
+            self._pace.restore(*point.values["pace"])
+            self._learner.load(point.tensors)
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise InvalidResumePoint(f"the resume point is incomplete: {error}") from error
+
+
+def _mean(values: list[float]) -> float:
+    return math.fsum(values) / len(values)
