@@ -29,7 +29,5 @@ def measure_quality(folder: Path, corpus: Path, minutes: float) -> list[Figure]:
             f"{loss:.4f} nats",
             f"{loss / math.log(2):.3f} bits per character, best at step {job['best']['step']} of {progress['steps']}",
         ),
-        Figure(
-            "training speed", f"{progress['characters_per_second']:,.0f} characters/s", "the service idle beside it"
-        ),
+        Figure("training speed", f"{progress['characters_per_second']:,.0f} characters/s", "service idle"),
     ]

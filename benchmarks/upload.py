@@ -8,29 +8,7 @@ from pathlib import Path
 from benchmarks.figures import MIB, Figure, peak_mib, reset_peak, resident_mib
 from tests.system.harness import Installation
 
-WORDS = [
-    "the",
-    "of",
-    "and",
-    "to",
-    "in",
-    "a",
-    "is",
-    "that",
-    "it",
-    "was",
-    "for",
-    "on",
-    "are",
-    "as",
-    "with",
-    "his",
-    "they",
-    "at",
-    "be",
-    "this",
-    "from",
-]
+WORDS = tuple("the of and to in a is that it was for on are as with his they at be this from".split())  # noqa: SIM905
 
 
 def write_text(path: Path, megabytes: int) -> None:

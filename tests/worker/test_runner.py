@@ -1,0 +1,172 @@
+"""The runner: whatever a child does, its job is recorded as what it is."""
+
+from pathlib import Path
+
+import pytest
+
+from app.settings import Settings
+from app.store import claims, corpora, events, jobs, metrics, trained_models
+from app.store.database import Database
+from app.store.errors import DatabaseBusy
+from tests.worker.conftest import ScriptedChild
+from worker import workspace
+from worker.events import Evaluated, Finished, Progress, Sampled, Saved, Started, Ticked
+from worker.launch import ChildCrashed, TrainingFailed, TrainingRefusal, TrainingTask
+from worker.runner import Runner
+
+STARTED = Started(0, 10, 1234, 20, 1900, 200, "cpu", "float32")
+
+
+def progress(step: int) -> Progress:
+    return Progress(step, 10, step / 5, step / 10, 2.5 - step / 10, 1e-3, 0.7, 5000.0, float(step), 10.0 - step)
+
+
+def saved(step: int) -> Saved:
+    return Saved(step, 2.0, 2.1, True, b"checkpoint", b"resume point %d" % step)
+
+
+class Rig:
+    """A runner whose children follow one script after another."""
+
+    def __init__(self, database: Database, folder: Path, *scripts: list) -> None:
+        self.database = database
+        self.children = [ScriptedChild(script) for script in scripts]
+        self.tasks: list[TrainingTask] = []
+        self.texts: list[bytes] = []
+        self.runner = Runner(database, Settings(data_dir=folder), "worker-1", "cpu", start_child=self._start)
+        self.folder = folder / "tmp" / "attempts"
+
+    def _start(self, task: TrainingTask) -> ScriptedChild:
+        self.tasks.append(task)
+        self.texts.append(Path(task.text_path).read_bytes())
+        return self.children[len(self.tasks) - 1]
+
+    def run_all(self) -> None:
+        for _ in self.children:
+            claim = claims.claim_next(self.database, "worker-1")
+            assert claim is not None
+            self.runner.run_job(claim)
+
+
+def test_a_job_that_trains_to_its_end_succeeds_with_all_it_said(
+    database: Database, job_id: str, tmp_path: Path
+) -> None:
+    script = [
+        Ticked("loading", 0),
+        STARTED,
+        progress(5),
+        Evaluated(5, 2.1, True),
+        Sampled(5, "to be"),
+        saved(5),
+        progress(10),
+        Finished(10, "budget", 5, 2.1),
+    ]
+    rig = Rig(database, tmp_path, script)
+    rig.run_all()
+    job = jobs.get_job(database, job_id)
+    assert (job.status, job.best_step, job.best_val_loss) == ("succeeded", 5, 2.1)
+    assert [row.step for row in metrics.read_metrics(database, job_id)] == [5, 10]
+    model = trained_models.get_model(database, "hamlet")
+    assert model.id == job.model_id
+    _, checkpoint = trained_models.find_checkpoint(database, "hamlet")
+    assert b"".join(trained_models.read_checkpoint(database, checkpoint)) == b"checkpoint"
+    kinds = [event.type for event in events.events_after(database, job_id, 0, 100)]
+    assert kinds.count("sample") == kinds.count("evaluation") == kinds.count("checkpoint") == 1
+    corpus = corpora.get_corpus(database, "hamlet")
+    assert rig.texts == [b"".join(corpora.read_corpus(database, corpus))]
+    assert rig.children[0].closed
+    assert list(rig.folder.iterdir()) == []
+
+
+def test_an_attempt_after_a_crash_goes_on_from_the_resume_point_and_drops_later_metrics(
+    database: Database, job_id: str, tmp_path: Path
+) -> None:
+    crash = [STARTED, progress(5), saved(5), progress(7), ChildCrashed(-9)]
+    again = [Started(5, 10, 1234, 20, 1900, 200, "cpu", "float32"), progress(10), Finished(10, "budget", 5, 2.1)]
+    rig = Rig(database, tmp_path, crash, again)
+    rig.run_all()
+    assert [task.resume_point for task in rig.tasks] == [None, b"resume point 5"]
+    assert [row.step for row in metrics.read_metrics(database, job_id)] == [5, 10]
+    job = jobs.get_job(database, job_id)
+    assert (job.status, job.attempt) == ("succeeded", 2)
+
+
+def test_three_crashes_without_progress_fail_a_job_and_progress_in_between_forgives(
+    database: Database, job_id: str, tmp_path: Path
+) -> None:
+    crash = [STARTED, ChildCrashed(-11)]
+    rig = Rig(database, tmp_path, crash, crash, [STARTED, saved(5), ChildCrashed(-11)], crash, crash)
+    rig.run_all()
+    job = jobs.get_job(database, job_id)
+    assert (job.status, job.attempt) == ("failed", 5)
+    assert job.error is not None
+    assert job.error["code"] == "crash_loop"
+
+
+def test_a_refusal_fails_the_job_with_its_reason_and_keeps_its_checkpoints(
+    database: Database, job_id: str, tmp_path: Path
+) -> None:
+    refusal = TrainingFailed(TrainingRefusal("diverged", "the loss is not a number", "traceback"))
+    Rig(database, tmp_path, [STARTED, saved(5), refusal]).run_all()
+    job = jobs.get_job(database, job_id)
+    assert (job.status, job.error) == ("failed", {"code": "diverged", "detail": "the loss is not a number"})
+    assert trained_models.find_checkpoint(database, "hamlet")[1].step == 5
+
+
+def test_an_error_while_recording_ends_the_attempt_and_not_the_job(
+    database: Database, job_id: str, tmp_path: Path
+) -> None:
+    rig = Rig(database, tmp_path, [STARTED, DatabaseBusy(15)], [STARTED, saved(10), Finished(10, "budget", 10, 2.1)])
+    rig.run_all()
+    job = jobs.get_job(database, job_id)
+    assert (job.status, job.attempt) == ("succeeded", 2)
+    assert rig.children[0].closed
+
+
+def test_a_child_that_pauses_because_the_worker_stops_costs_no_crash_and_leaves_the_job_queued(
+    database: Database, job_id: str, tmp_path: Path
+) -> None:
+    paused = [STARTED, Saved(3, None, None, False, None, b"resume point"), Finished(3, "paused", None, None)]
+    rig = Rig(database, tmp_path, *[paused] * 4)
+    rig.runner.stop()
+    rig.run_all()
+    job = jobs.get_job(database, job_id)
+    assert (job.status, job.attempt) == ("queued", 4)
+
+
+def test_a_runner_that_lost_its_lease_writes_nothing_more(database: Database, job_id: str, tmp_path: Path) -> None:
+    claim = claims.claim_next(database, "worker-1")
+    assert claim is not None
+    claims.release(database, claim)
+    other = claims.claim_next(database, "worker-2")
+    assert other is not None
+    rig = Rig(database, tmp_path, [STARTED, progress(5), Finished(5, "budget", None, None)])
+    rig.runner.run_job(claim)
+    job = jobs.get_job(database, job_id)
+    assert (job.status, job.attempt, job.worker) == ("running", other.attempt, "worker-2")
+    assert metrics.read_metrics(database, job_id) == []
+
+
+def test_folders_of_crashed_workers_are_swept_and_those_in_use_stay(tmp_path: Path) -> None:
+    left = tmp_path / "attempt-left"
+    left.mkdir()
+    (left / workspace.LOCK_NAME).touch()
+    with workspace.attempt_folder(tmp_path) as used:
+        assert workspace.sweep(tmp_path) == 1
+        assert used.is_dir()
+        assert not left.exists()
+    assert not used.exists()
+
+
+@pytest.mark.parametrize("device", ["cpu", "auto"])
+def test_the_cpu_is_always_a_device(device: str) -> None:
+    from worker.device import choose_device
+
+    assert choose_device(device) in ("cpu", "cuda")
+
+
+def test_a_device_of_another_kind_is_refused_by_name() -> None:
+    from worker.device import choose_device
+
+    with pytest.raises(ValueError, match="meta"):
+        choose_device("meta")
