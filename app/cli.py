@@ -64,7 +64,10 @@ def api(data_dir: DataDir = None, host: Host = None, port: Port = None) -> None:
     """Run the service alone; workers are started elsewhere."""
     from app.server import run  # FastAPI takes a second to import: the client commands do without
 
-    run(_settings(data_dir=data_dir, host=host, port=port))
+    try:
+        run(_settings(data_dir=data_dir, host=host, port=port))
+    except SettingsError as error:
+        fail(error)
 
 
 @cli.command()
