@@ -18,7 +18,7 @@ from fastapi_swagger import patch_fastapi
 from starlette.concurrency import run_in_threadpool
 
 from app import errors
-from app.body_limit import TooLargeAsProblem
+from app.body_limit import RefuseLargeBodies
 from app.generation.streams import Generation
 from app.openapi import DESCRIPTION, TAGS, describe, operation_id, problems
 from app.routes import corpora, generate, health, job_history, jobs, models
@@ -62,7 +62,7 @@ def create_app(
 
 
 def _add_middleware(app: FastAPI, settings: Settings) -> None:
-    app.add_middleware(TooLargeAsProblem)
+    app.add_middleware(RefuseLargeBodies)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,

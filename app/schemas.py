@@ -38,9 +38,7 @@ class GenerateRequest(Request):
         description="Id or name of a model, or `name@step` for one checkpoint; a name means its newest model.",
         examples=["shakespeare"],
     )
-    prompt: Text = Field(
-        default="", description="Text to go on from. Empty: the network starts as at a line's beginning."
-    )
+    prompt: Text = Field(default="", description="Text to go on from.")
     max_characters: int = Field(default=500, ge=1, le=1_000_000, description="Characters to write at most.")
     temperature: float = Field(
         default=1.0,
@@ -97,11 +95,11 @@ class TrainingSettings(Section):
     minutes: float | None = Field(default=None, description="Budget in minutes, evaluations included. Default 1.")
     batch_size: int | None = Field(
         default=None,
-        description="Lanes that read the corpus side by side, 1 to 4,096. Default 32, fewer for a short corpus.",
+        description="Lanes that read the corpus side by side, 1 to 4,096. Default 32.",
     )
     sequence_length: int | None = Field(
         default=None,
-        description="Characters between two truncations of backpropagation through time, 1 to 4,096. Default 64.",
+        description="Characters through which gradients flow back, 1 to 4,096. Default 64.",
     )
     learning_rate: float | None = Field(default=None, description="Peak of the schedule. Default 0.004.")
     gradient_clip: float | None = Field(default=None, description="Largest norm of the gradient. Default 1.")

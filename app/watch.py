@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from app.store import blobs, workers
-from app.store.claims import StaleWatch
 from app.store.database import Database
 from app.store.errors import StoreError
+from app.store.stale_watch import StaleWatch
 
 log = logging.getLogger(__name__)
 

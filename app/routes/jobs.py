@@ -50,12 +50,7 @@ def create_job(
 ) -> JobDocument:
     """Queue a training. Only `corpus` is required; the answer holds every setting that was chosen."""
     corpus = corpora.get_corpus(database, request.corpus)
-    model, training = presets.resolve(
-        request.preset,
-        (request.model or ModelSettings()).given(),
-        (request.training or TrainingSettings()).given(),
-        corpus.characters,
-    )
+    model, training = _resolved(request, corpus)
     check_feasible(model, training, corpus)
     job, new = jobs.enqueue(
         database,
@@ -72,14 +67,17 @@ def create_job(
     return job_document(job)
 
 
+def _resolved(request: JobRequest, corpus: Corpus) -> tuple[ModelConfig, TrainingConfig]:
+    """Every setting, in range."""
+    model, training = request.model or ModelSettings(), request.training or TrainingSettings()
+    return presets.resolve(request.preset, model.given(), training.given(), corpus.characters)
+
+
 def check_feasible(model: ModelConfig, training: TrainingConfig, corpus: Corpus) -> None:
     """Refuse what cannot work: a corpus too short, a network too large for this machine. Raises Problem."""
     minimum = minimum_characters(training)
     if corpus.characters < minimum:
-        message = (
-            f"has {corpus.characters} characters; {training.batch_size} lanes of sequences of "
-            f"{training.sequence_length} need at least {minimum}"
-        )
+        message = f"has {corpus.characters} characters, training with these settings needs at least {minimum}"
         raise invalid("corpus", message, code="corpus_too_short", minimum_characters=minimum)
     estimate, available = memory_bytes(model, training, corpus.vocabulary_size), physical_memory_bytes()
     if estimate > available:

@@ -1,0 +1,123 @@
+"""A real service on a real port, with a real store in a temporary folder and a scripted generation process."""
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+from app.main import create_app
+from app.server import Server, make_server
+from app.settings import Settings
+from app.store import claims, corpora, jobs
+from app.store.claims import Claim
+from app.store.database import Database, open_database
+from app.store.job_rows import Job
+from models.config import ModelConfig, TrainingConfig
+
+TEXT = b"to be, or not to be, that is the question\n" * 100
+DEADLINE_SECONDS = 20.0
+
+
+@dataclass
+class ScriptedGeneration:
+    """Says of every model file what the test wants."""
+
+    alive: bool = True
+    refusal: Exception | None = None
+    inspected: list[str] = field(default_factory=list)
+
+    async def inspect(self, blob_id: str) -> dict[str, Any]:
+        self.inspected.append(blob_id)
+        if self.refusal is not None:
+            raise self.refusal
+        return {}
+
+
+@dataclass
+class Service:
+    """A running service, seen from outside (`http`) and from within."""
+
+    http: httpx.Client
+    database: Database
+    generation: ScriptedGeneration
+    settings: Settings
+    server: Server
+
+    @property
+    def address(self) -> tuple[str, int]:
+        url = self.http.base_url
+        return url.host, url.port or 80
+
+    def upload(self, text: bytes = TEXT, name: str | None = None, file_name: str = "hamlet.txt") -> httpx.Response:
+        return self.http.post("/corpora", files={"file": (file_name, text)}, data={"name": name} if name else {})
+
+    def enqueue(self, name: str = "hamlet", text: bytes = TEXT) -> Job:
+        """A job, put into the queue without the service."""
+        corpus, _ = corpora.add_corpus(self.database, [text], "hamlet")
+        model, training = ModelConfig(hidden_size=4, embedding_size=2).as_dict(), TrainingConfig(steps=10).as_dict()
+        return jobs.enqueue(self.database, name=name, corpus_id=corpus.id, model=model, training=training)[0]
+
+    def claim(self) -> Claim:
+        """The oldest queued job, claimed as a worker would."""
+        claim = claims.claim_next(self.database, "worker-1")
+        assert claim is not None
+        return claim
+
+
+@contextlib.contextmanager
+def running(settings: Settings) -> Iterator[Service]:
+    """A service with these settings, until the block ends."""
+    database, generation = open_database(settings.resolved_database_url), ScriptedGeneration()
+    server = make_server(settings, create_app(settings, database=database, generation=generation))
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        thread = threading.Thread(target=server.run, args=([listener],))
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        thread.start()
+        try:
+            with httpx.Client(base_url=url, timeout=DEADLINE_SECONDS, trust_env=False) as http:
+                wait_until_alive(http)
+                yield Service(http, database, generation, settings, server)
+        finally:
+            server.should_exit = True
+            thread.join(DEADLINE_SECONDS)
+            assert not thread.is_alive()
+            database.close()
+
+
+def wait_until_alive(http: httpx.Client) -> None:
+    # The socket accepts only once the service listens; until then a connection is refused.
+    for _ in range(2000):
+        with contextlib.suppress(httpx.ConnectError):
+            http.get("/healthz")
+            return
+    raise AssertionError("the service did not start")
+
+
+def assert_problem(answer: httpx.Response, status: int, field: str | None = None) -> dict[str, Any]:
+    """The problem document of an answer, which has the form that all have."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem: dict[str, Any] = answer.json()
+    assert {"type", "title", "status", "detail", "code"} <= problem.keys()
+    assert problem["status"] == status
+    if field is not None:
+        assert field in [error["field"] for error in problem["errors"]], problem
+    return problem
+
+
+def walk(http: httpx.Client, path: str, limit: int) -> list[dict[str, Any]]:
+    """All items of a list, page by page."""
+    items: list[dict[str, Any]] = []
+    after: dict[str, str] = {}
+    while True:
+        page = http.get(path, params={"limit": limit, **after}).json()
+        assert len(page["data"]) <= limit
+        items += page["data"]
+        if page["next"] is None:
+            return items
+        after = {"after": page["next"]}
