@@ -52,18 +52,19 @@ def _squeeze(text: str) -> str:
 def normalize_pieces(pieces: Iterable[str], normalization: Normalization) -> Iterator[str]:
     """The normalized text of a text that comes in pieces; joined, it is `normalize` of the joined pieces.
 
-    Pieces are cut before an ASCII character or a CJK ideograph: none of them composes with what stands before it.
+    Cuts are made only before characters that compose with nothing before them, so a piece may be held back until one
+    comes; almost every character is one, combining marks are not.
     """
     if normalization == "none":
         yield from pieces
         return
     held, last = "", ""
     for piece in pieces:
-        held += piece
-        cut = _last_boundary(held)
-        if cut <= 0:
+        cut = _last_boundary(piece)
+        if cut < 0:
+            held += piece
             continue
-        ready, held = normalize(held[:cut], normalization), held[cut:]
+        ready, held = normalize(held + piece[:cut], normalization), piece[cut:]
         if normalization == "letters" and last == " ":
             ready = ready.removeprefix(" ")
         last = ready[-1:] or last
@@ -77,9 +78,20 @@ def normalize_pieces(pieces: Iterable[str], normalization: Normalization) -> Ite
 def _last_boundary(text: str) -> int:
     """Index of the last character before which a text may be cut, -1 if there is none."""
     for index in range(len(text) - 1, -1, -1):
-        if text[index] < "\x80" or "\u4e00" <= text[index] <= "\u9fff":
+        if _begins_anew(text[index]):
             return index
     return -1
+
+
+def _begins_anew(character: str) -> bool:
+    """Whether no normalization joins the character to what stands before it (Unicode's annex 15: a boundary).
+
+    Nothing below U+0300 is joined; above, only marks are, the vowels and finals of conjoining Hangul, and Kirat Rai's.
+    """
+    if character < "\u0300":
+        return True
+    joins = "\u1160" <= character <= "\u11ff" or "\U00016d63" <= character <= "\U00016d6a"
+    return not joins and unicodedata.category(character)[0] != "M"
 
 
 class Vocabulary:

@@ -6,6 +6,7 @@ Invariant: what is read at a step depends on the corpus, the number of lanes, th
 Shape suffixes: B lanes, T time steps, N characters.
 """
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain
@@ -15,8 +16,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from models.config import TrainingConfig
-from models.vocabulary import Vocabulary
+from models.config import Normalization, TrainingConfig
+from models.vocabulary import Vocabulary, normalize
 
 ENCODE_CHARACTERS = 1 << 20
 """Characters encoded at once, whatever the length of the pieces: some 20 MB of arrays."""
@@ -68,6 +69,14 @@ class Corpus:
         if ids_path.stat().st_size == 0:  # which cannot be mapped
             return cls(np.zeros(0, _id_type(vocabulary)), vocabulary, sha256)
         return cls(np.memmap(ids_path, dtype=_id_type(vocabulary), mode="r"), vocabulary, sha256)
+
+    @classmethod
+    def of(cls, text: str, normalization: Normalization = "none") -> Self:
+        """The corpus of a text that fits into memory."""
+        normalized = normalize(text, normalization)
+        vocabulary = Vocabulary.of([normalized])
+        ids = vocabulary.encode(normalized).astype(_id_type(vocabulary))
+        return cls(ids, vocabulary, hashlib.sha256(text.encode()).hexdigest())
 
 
 def split(corpus: Corpus, validation_fraction: float) -> tuple[Ids, Ids]:

@@ -1,0 +1,74 @@
+"""Characters come back code point for code point, and a text in pieces is normalized as the whole."""
+
+import random
+import sys
+import unicodedata
+
+import pytest
+
+from models.config import NORMALIZATIONS, Normalization
+from models.vocabulary import UnknownCharacter, Vocabulary, _begins_anew, normalize, normalize_pieces
+
+CHINESE = "".join(chr(0x4E00 + i) for i in range(5_000))
+FAMILY = "👩‍👩‍👧‍👦 🏳️‍🌈 👍🏽"
+MARKS = "e\u0301 ạ̈ ক\u09be \u1112\u1161\u11ab Σίσυφος İstanbul ﬁne Ａ½"
+TEXTS = [CHINESE, FAMILY, MARKS, "To be, or not\r\nto be\n", "\u0301\u0302 a", "日本語テキスト", "नमस्ते दुनिया"]
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=range(len(TEXTS)))
+def test_any_text_comes_back_code_point_for_code_point(text: str) -> None:
+    vocabulary = Vocabulary.of([text])
+    assert vocabulary.decode(vocabulary.encode(text)) == text
+    assert list(vocabulary.characters) == sorted(set(text))
+
+
+def test_five_thousand_chinese_characters_have_five_thousand_ids() -> None:
+    assert len(Vocabulary.of([CHINESE])) == 5_000
+
+
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+def test_a_text_in_pieces_is_normalized_as_the_whole(normalization: Normalization) -> None:
+    alphabet = "ab Z.\n" + MARKS + FAMILY + "가각힣\u1100\u1161\u11a8語"
+    draw = random.Random(7)
+    for _ in range(300):
+        text = "".join(draw.choices(alphabet, k=draw.randrange(60)))
+        cuts = sorted(draw.choices(range(len(text) + 1), k=draw.randrange(8)))
+        pieces = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+        assert "".join(normalize_pieces(pieces, normalization)) == normalize(text, normalization)
+
+
+def test_no_character_that_begins_anew_is_ever_joined_to_the_one_before() -> None:
+    seconds = set()
+    for point in range(sys.maxunicode + 1):
+        character = chr(point)
+        parts = unicodedata.decomposition(character).split()
+        if parts and not parts[0].startswith("<"):
+            seconds.update(chr(int(part, 16)) for part in parts[1:])
+        if unicodedata.combining(character):
+            assert not _begins_anew(character), hex(point)
+    for first in map(chr, [*range(0x1161, 0x1176), *range(0x11A8, 0x11C3)]):
+        seconds.add(first)
+    assert seconds
+    assert [hex(ord(c)) for c in sorted(seconds) if _begins_anew(c)] == []
+
+
+def test_letters_is_the_tutorials_preparation() -> None:
+    assert normalize("Où  est—l'ÉTÉ?\n42 ", "letters") == "ou est l ete "
+
+
+def test_nfc_composes_what_can_be_composed() -> None:
+    assert normalize("e\u0301", "nfc") == "é"
+
+
+def test_the_first_unknown_character_is_named_with_its_position() -> None:
+    with pytest.raises(
+        UnknownCharacter, match=r"'é' \(U\+00E9, LATIN SMALL LETTER E WITH ACUTE\) at position 2"
+    ) as raised:
+        Vocabulary("abc").encode("abé?")
+    assert (raised.value.character, raised.value.position) == ("é", 2)
+
+
+@pytest.mark.parametrize("characters", ["", "ba", "aa", "a\ud800"])
+def test_a_vocabulary_is_sorted_distinct_and_without_surrogates(characters: str) -> None:
+    with pytest.raises(ValueError, match="vocabulary"):
+        Vocabulary(characters)
