@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from app.store.corpora import NotText
-from app.store.errors import Conflict, Corrupted, InvalidCursor, NotFound, QueueFull, StoreError
+from app.store.errors import Conflict, Corrupted, DiskFull, InvalidCursor, NotFound, QueueFull, StoreError
 from app.store.names import InvalidName
 from models.checkpoint_header import InvalidCheckpoint
 from models.config import InvalidConfig
@@ -95,6 +95,7 @@ TABLE: dict[type[Exception], Callable[[Any], Problem]] = {
     NotText: lambda error: invalid("file", str(error), code="not_text"),
     InvalidCheckpoint: lambda error: invalid("file", str(error), code="invalid_model_file"),
     Corrupted: lambda _: Problem(500, "corrupted", "What is stored here was damaged; it is not given out."),
+    DiskFull: lambda error: Problem(507, "disk_full", "The disk is full; delete something and try again."),
     # Whatever else the store raises, it changed nothing: locked for too long, say.
     StoreError: lambda _: Problem(
         503, "store_unavailable", "The database is not usable at the moment.", headers={"Retry-After": RETRY_SECONDS}

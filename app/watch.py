@@ -72,8 +72,7 @@ class Watch:
 
     def look(self) -> None:
         """One period's work."""
-        for job_id in self._stale.release_stale():
-            log.warning("job %s: its worker is gone, queued again", job_id)
+        self._stale.release_stale()
         self._observe()
         if self._periods % SWEEP_EVERY == 0:
             blobs.sweep(self._database, BLOB_GRACE)

@@ -110,12 +110,12 @@ def assert_problem(answer: httpx.Response, status: int, field: str | None = None
     return problem
 
 
-def walk(http: httpx.Client, path: str, limit: int) -> list[dict[str, Any]]:
+def walk(http: httpx.Client, path: str, limit: int, **query: str) -> list[dict[str, Any]]:
     """All items of a list, page by page."""
     items: list[dict[str, Any]] = []
     after: dict[str, str] = {}
     while True:
-        page = http.get(path, params={"limit": limit, **after}).json()
+        page = http.get(path, params={"limit": limit, **query, **after}).json()
         assert len(page["data"]) <= limit
         items += page["data"]
         if page["next"] is None:

@@ -1,0 +1,106 @@
+"""Whether the service lives and can work, and which workers it sees."""
+
+import pytest
+
+from app.store import claims, jobs, workers
+from app.store.errors import DatabaseBusy
+from app.store.job_state import JobStatus
+from app.watch import Watch
+from tests.api.service import Service, assert_problem
+
+
+class Clock:
+    """A monotonic clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def watch(service: Service, clock: Clock) -> Watch:
+    """A watch that looks when it is told to."""
+    return Watch(service.database, lease_seconds=10, monotonic=clock)
+
+
+def test_a_service_without_workers_is_alive_and_ready(service: Service) -> None:
+    assert service.http.get("/healthz").json() == {"status": "alive"}
+    answer = service.http.get("/readyz")
+    assert answer.status_code == 200
+    assert answer.json() == {"status": "ready", "database": True, "generation": True, "workers": []}
+
+
+def test_a_dead_generation_process_makes_it_unready(service: Service) -> None:
+    service.generation.alive = False
+
+    problem = assert_problem(service.http.get("/readyz"), 503)
+
+    assert (problem["code"], problem["database"], problem["generation"]) == ("not_ready", True, False)
+    assert service.http.get("/healthz").status_code == 200
+
+
+def test_an_unusable_database_makes_it_unready(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> None:
+        raise DatabaseBusy(15)
+
+    monkeypatch.setattr("app.routes.health.list_workers", fail)
+
+    assert assert_problem(service.http.get("/readyz"), 503)["database"] is False
+
+
+def test_a_worker_is_seen_as_long_as_its_heartbeat_moves(service: Service, watch: Watch, clock: Clock) -> None:
+    workers.announce(service.database, "w1", "cuda")
+    watch.look()
+    clock.now += 4
+    watch.look()
+    assert [(seen.id, seen.device, seen.seconds_since_heartbeat) for seen in watch.workers_seen()] == [
+        ("w1", "cuda", 4)
+    ]
+
+    workers.announce(service.database, "w1", "cuda")
+    watch.look()
+    assert watch.workers_seen()[0].seconds_since_heartbeat == 0
+    clock.now += 10
+    watch.look()
+    assert watch.workers_seen() == []
+
+
+def test_the_running_service_reports_a_worker_that_announces_itself(service: Service) -> None:
+    workers.announce(service.database, "w1", "cpu")
+    watch: Watch = service.server.config.app.state.watch  # type: ignore[union-attr]
+    watch.look()
+
+    seen = service.http.get("/readyz").json()["workers"]
+
+    assert [(worker["id"], worker["device"]) for worker in seen] == [("w1", "cpu")]
+    assert seen[0]["seconds_since_heartbeat"] < 13
+
+
+def test_a_job_of_a_worker_that_stands_still_is_queued_again(service: Service, watch: Watch, clock: Clock) -> None:
+    job = service.enqueue()
+    service.claim()
+    watch.look()
+    for _ in range(3):
+        clock.now += 4
+        watch.look()
+
+    assert jobs.get_job(service.database, job.id).status is JobStatus.QUEUED
+
+
+def test_a_job_whose_heartbeat_moves_is_left_alone(service: Service, watch: Watch, clock: Clock) -> None:
+    job = service.enqueue()
+    claim = service.claim()
+    for _ in range(5):
+        watch.look()
+        clock.now += 6
+        claims.renew(service.database, claim)
+    watch.look()
+
+    assert jobs.get_job(service.database, job.id).status is JobStatus.RUNNING

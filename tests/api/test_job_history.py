@@ -1,0 +1,224 @@
+"""What a job reports: numbers as JSON and CSV, events as they happen, the curve as a picture."""
+
+import csv
+import io
+import json
+import math
+import struct
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from app.store import claims, events, jobs, recording
+from app.store.claims import Claim
+from app.store.job_state import JobStatus
+from tests.api.service import DEADLINE_SECONDS, Service, assert_problem
+
+PROGRESS: dict[str, Any] = {
+    "steps": 10,
+    "epoch": 0.5,
+    "fraction": 0.2,
+    "learning_rate": 0.004,
+    "gradient_norm": 1.0,
+    "characters_per_second": 9000.0,
+    "seconds": 1.5,
+    "eta_seconds": 6.0,
+}
+
+
+@pytest.fixture
+def claim(service: Service) -> Claim:
+    service.enqueue()
+    return service.claim()
+
+
+def report(service: Service, claim: Claim, step: int, train_loss: float) -> None:
+    recording.record_progress(service.database, claim, PROGRESS | {"step": step, "train_loss": train_loss})
+
+
+def parsed(lines: Iterator[str]) -> Iterator[dict[str, str]]:
+    """The events of a stream; a comment is an event with the field `comment` alone."""
+    event: dict[str, str] = {}
+    for line in lines:
+        if line.startswith(":"):
+            yield {"comment": line[1:]}
+        elif line:
+            name, _, value = line.partition(": ")
+            event[name] = value
+        elif event:
+            yield event
+            event = {}
+
+
+def follow(service: Service, job_id: str, last: str | None = None) -> list[dict[str, str]]:
+    """All events of a stream, which ends by itself."""
+    headers = {} if last is None else {"Last-Event-ID": last}
+    with service.http.stream("GET", f"/jobs/{job_id}/events", headers=headers) as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        assert answer.headers["x-accel-buffering"] == "no"
+        return list(parsed(answer.iter_lines()))
+
+
+def test_the_progress_of_a_job_holds_every_named_field(service: Service, claim: Claim) -> None:
+    report(service, claim, 2, 2.0)
+    job = service.http.get(f"/jobs/{claim.job.id}").json()
+    assert job["progress"] == {
+        **{name: PROGRESS[name] for name in ("steps", "epoch", "fraction", "characters_per_second", "eta_seconds")},
+        "step": 2,
+        "train_loss": 2.0,
+        "val_loss": None,
+        "bits_per_character": 2.0 / math.log(2),
+    }
+    assert (job["best"], job["attempt"], job["status"]) == (None, 1, "running")
+
+    recording.record_evaluation(service.database, claim, 2, 1.5, True)
+
+    job = service.http.get(f"/jobs/{claim.job.id}").json()
+    assert job["best"] == {"step": 2, "val_loss": 1.5}
+    assert job["progress"]["bits_per_character"] == 1.5 / math.log(2)
+
+
+def test_metrics_come_as_json_or_csv(service: Service, claim: Claim) -> None:
+    for step in (1, 2, 3):
+        report(service, claim, step, 4.0 - step)
+    recording.record_evaluation(service.database, claim, 3, 1.25, True)
+    path = f"/jobs/{claim.job.id}/metrics"
+
+    answer = service.http.get(path)
+    rows = answer.json()["data"]
+    assert [(row["step"], row["train_loss"], row["val_loss"]) for row in rows] == [
+        (1, 3, None),
+        (2, 2, None),
+        (3, 1, 1.25),
+    ]
+
+    as_csv = service.http.get(path, headers={"Accept": "text/csv, application/json;q=0.5"})
+    assert as_csv.headers["content-type"] == "text/csv; charset=utf-8"
+    table = list(csv.DictReader(io.StringIO(as_csv.text)))
+    assert list(table[0]) == list(rows[0])
+    assert [{name: float(value) if value else None for name, value in row.items()} for row in table] == rows
+    assert_problem(service.http.get(path, headers={"Accept": "image/png"}), 406)
+
+
+def test_a_job_without_any_number_has_empty_metrics(service: Service) -> None:
+    job = service.enqueue()
+
+    assert service.http.get(f"/jobs/{job.id}/metrics").json() == {"data": []}
+    assert len(service.http.get(f"/jobs/{job.id}/metrics", headers={"Accept": "text/csv"}).text.splitlines()) == 1
+
+
+def test_the_events_of_a_finished_job_come_in_order_and_then_the_stream_ends(service: Service, claim: Claim) -> None:
+    report(service, claim, 1, 3.0)
+    recording.record_evaluation(service.database, claim, 1, 2.5, True)
+    recording.record_sample(service.database, claim, 1, "line one\nline two\r\n: é")
+    claims.finish(service.database, claim, JobStatus.SUCCEEDED)
+
+    got = follow(service, claim.job.id)
+
+    assert [event["event"] for event in got] == ["status", "status", "progress", "evaluation", "sample", "status"]
+    data = [json.loads(event["data"]) for event in got]
+    assert [item["status"] for item in (data[0], data[1], data[-1])] == ["queued", "running", "succeeded"]
+    assert data[2]["train_loss"] == 3.0
+    assert data[4]["text"] == "line one\nline two\r\n: é"
+    assert all(item["created_at"] for item in data)
+    ids = [int(event["id"]) for event in got]
+    assert ids == sorted(set(ids))
+
+
+def test_a_client_that_comes_back_gets_what_it_has_not_seen(service: Service, claim: Claim) -> None:
+    for step in range(1, 251):  # more than one look fetches
+        report(service, claim, step, 1.0)
+    claims.finish(service.database, claim, JobStatus.SUCCEEDED)
+    everything = follow(service, claim.job.id)
+
+    assert len(everything) == 253
+    for seen in (0, 100, 251, 252):
+        assert follow(service, claim.job.id, everything[seen]["id"]) == everything[seen + 1 :]
+    assert follow(service, claim.job.id, str(2**63 - 1)) == []
+
+
+@pytest.mark.parametrize("last", ["x", "-1", "1.5", str(2**63), "9" * 5000])
+def test_a_last_event_id_that_is_none_is_refused(service: Service, claim: Claim, last: str) -> None:
+    answer = service.http.get(f"/jobs/{claim.job.id}/events", headers={"Last-Event-ID": last})
+
+    assert_problem(answer, 422, "last-event-id")
+
+
+def test_events_arrive_while_the_job_runs(service: Service, claim: Claim) -> None:
+    with service.http.stream("GET", f"/jobs/{claim.job.id}/events") as answer:
+        stream = parsed(answer.iter_lines())
+        assert [next(stream)["event"] for _ in range(2)] == ["status", "status"]
+        report(service, claim, 1, 3.0)
+        assert next(stream)["event"] == "progress"
+        claims.finish(service.database, claim, JobStatus.SUCCEEDED)
+        assert json.loads(next(stream)["data"])["status"] == "succeeded"
+        assert list(stream) == []
+
+
+def test_a_quiet_stream_says_that_it_lives(service: Service, claim: Claim, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastapi.routing._PING_INTERVAL", 0.05)
+    with service.http.stream("GET", f"/jobs/{claim.job.id}/events") as answer:
+        assert any("comment" in event for event in parsed(answer.iter_lines()))
+
+
+def test_a_stream_of_a_deleted_job_ends(service: Service) -> None:
+    job = service.enqueue()
+    with service.http.stream("GET", f"/jobs/{job.id}/events") as answer:
+        stream = parsed(answer.iter_lines())
+        assert next(stream)["event"] == "status"
+        jobs.delete_job(service.database, job.id)
+        assert list(stream) == []
+
+
+def test_open_streams_end_when_the_service_stops(service: Service, claim: Claim) -> None:
+    with service.http.stream("GET", f"/jobs/{claim.job.id}/events") as answer:
+        stream = parsed(answer.iter_lines())
+        assert next(stream)["event"] == "status"
+        threading.Timer(0.1, setattr, (service.server, "should_exit", True)).start()
+        list(stream)  # ends, without an error, long before the deadline of reading
+
+    assert not events.events_after(service.database, claim.job.id, 10**6)
+
+
+def test_many_quiet_streams_leave_the_service_quick(service: Service, claim: Claim) -> None:
+    """Streams hold no thread of the forty that plain calls share: with fifty of them open, others are served."""
+    limits = httpx.Limits(max_connections=None)
+    with httpx.Client(base_url=service.http.base_url, limits=limits, trust_env=False, timeout=DEADLINE_SECONDS) as many:
+        requests = [many.build_request("GET", f"/jobs/{claim.job.id}/events") for _ in range(50)]
+        answers = [many.send(request, stream=True) for request in requests]
+        assert {answer.status_code for answer in answers} == {200}
+        assert service.http.get("/jobs").status_code == 200
+        for answer in answers:
+            answer.close()
+
+
+def test_the_loss_curve_is_a_png_of_a_size_that_swagger_shows(service: Service, claim: Claim) -> None:
+    for step in (1, 2, 3):
+        report(service, claim, step, 4.0 - step)
+    recording.record_evaluation(service.database, claim, 3, 1.25, True)
+
+    answer = service.http.get(f"/jobs/{claim.job.id}/loss.png")
+
+    assert answer.headers["content-type"] == "image/png"
+    assert answer.content.startswith(b"\x89PNG\r\n\x1a\n")
+    assert struct.unpack(">II", answer.content[16:24]) == (800, 500)
+
+
+def test_the_loss_curve_is_an_svg_that_marks_the_best(service: Service, claim: Claim) -> None:
+    report(service, claim, 3, 1.0)
+    recording.record_evaluation(service.database, claim, 3, 1.25, True)
+
+    answer = service.http.get(f"/jobs/{claim.job.id}/loss.svg")
+
+    assert answer.headers["content-type"] == "image/svg+xml"
+    assert "<!-- best: 1.250 -->" in answer.text
+
+
+@pytest.mark.parametrize("image", ["loss.png", "loss.svg"])
+def test_a_job_without_any_loss_has_a_picture_too(service: Service, image: str) -> None:
+    job = service.enqueue()
+
+    assert service.http.get(f"/jobs/{job.id}/{image}").status_code == 200

@@ -1,0 +1,107 @@
+"""The OpenAPI document: complete, stable, and with examples that run as they stand."""
+
+from typing import Any
+
+import httpx
+import pytest
+
+from app.schemas import ModelSettings, TrainingSettings
+from models.config import ModelConfig, TrainingConfig
+from tests.api.service import Service
+
+OPERATIONS = {
+    "upload_corpus": ("post", "/corpora"),
+    "list_corpora": ("get", "/corpora"),
+    "get_corpus": ("get", "/corpora/{key}"),
+    "delete_corpus": ("delete", "/corpora/{key}"),
+    "download_corpus": ("get", "/corpora/{key}/text"),
+    "create_job": ("post", "/jobs"),
+    "list_jobs": ("get", "/jobs"),
+    "get_job": ("get", "/jobs/{id}"),
+    "cancel_job": ("post", "/jobs/{id}/cancel"),
+    "pause_job": ("post", "/jobs/{id}/pause"),
+    "resume_job": ("post", "/jobs/{id}/resume"),
+    "delete_job": ("delete", "/jobs/{id}"),
+    "get_metrics": ("get", "/jobs/{id}/metrics"),
+    "follow_job": ("get", "/jobs/{id}/events"),
+    "get_loss_png": ("get", "/jobs/{id}/loss.png"),
+    "get_loss_svg": ("get", "/jobs/{id}/loss.svg"),
+    "list_models": ("get", "/models"),
+    "upload_model": ("post", "/models"),
+    "get_model": ("get", "/models/{key}"),
+    "delete_model": ("delete", "/models/{key}"),
+    "list_checkpoints": ("get", "/models/{key}/checkpoints"),
+    "download_model": ("get", "/models/{key}/download"),
+    "healthz": ("get", "/healthz"),
+    "readyz": ("get", "/readyz"),
+}
+
+
+@pytest.fixture
+def document(http: httpx.Client) -> dict[str, Any]:
+    answer: dict[str, Any] = http.get("/openapi.json").json()
+    return answer
+
+
+def operations(document: dict[str, Any]) -> list[dict[str, Any]]:
+    return [operation for path in document["paths"].values() for operation in path.values()]
+
+
+def test_the_names_of_operations_are_what_clients_were_generated_from(document: dict[str, Any]) -> None:
+    found = {
+        operation["operationId"]: (method, path)
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+    }
+
+    assert {name: found.get(name) for name in OPERATIONS} == OPERATIONS
+
+
+def test_each_operation_says_what_it_does_and_how_it_fails(document: dict[str, Any]) -> None:
+    for operation in operations(document):
+        name = operation["operationId"]
+        assert operation["summary"], name
+        assert operation["description"], name
+        assert operation["tags"], name
+        for status, response in operation["responses"].items():
+            assert response["description"], (name, status)
+            if int(status) >= 400:
+                assert list(response["content"]) == ["application/problem+json"], (name, status)
+        assert "500" in operation["responses"], name
+        takes_input = "parameters" in operation or "requestBody" in operation
+        assert ("422" in operation["responses"]) == takes_input, name
+
+
+def test_every_reference_of_the_document_leads_somewhere(document: dict[str, Any]) -> None:
+    def references(node: object) -> list[str]:
+        if isinstance(node, dict):
+            own = [node["$ref"]] if isinstance(node.get("$ref"), str) else []
+            return own + [found for value in node.values() for found in references(value)]
+        if isinstance(node, list):
+            return [found for value in node for found in references(value)]
+        return []
+
+    schemas = document["components"]["schemas"]
+    assert {reference.rsplit("/", 1)[-1] for reference in references(document)} <= schemas.keys()
+    assert "HTTPValidationError" not in schemas
+
+
+def test_the_example_of_a_job_runs_as_it_stands(service: Service, document: dict[str, Any]) -> None:
+    service.upload(name="shakespeare")
+    example = document["components"]["schemas"]["JobRequest"]["examples"][0]
+
+    assert service.http.post("/jobs", json=example).status_code == 202
+
+
+def test_requests_know_every_setting_of_a_network_and_a_training() -> None:
+    """The ranges live in `models.config`; here are the same fields."""
+    assert set(ModelSettings.model_fields) == set(ModelConfig().as_dict())
+    assert set(TrainingSettings.model_fields) == set(TrainingConfig().as_dict())
+
+
+def test_the_documentation_needs_no_other_host(http: httpx.Client) -> None:
+    page = http.get("/docs")
+
+    assert page.status_code == 200
+    assert "https://" not in page.text
+    assert http.get("/", follow_redirects=True).url.path == "/docs"

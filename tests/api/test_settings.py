@@ -1,0 +1,112 @@
+"""Settings: what the environment may say, and that docs/settings.md says the same."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from app.server import check_open_by_choice
+from app.settings import Settings, SettingsError, load_settings, variable_name
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "settings.md"
+
+
+@pytest.fixture(autouse=True)
+def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    for name in list(os.environ):
+        if name.startswith("CHARSMITH_"):
+            monkeypatch.delenv(name)
+
+
+def test_without_variables_the_defaults_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = load_settings()
+
+    assert settings.resolved_database_url == f"sqlite:///{tmp_path}/charsmith-data/charsmith.db"
+    assert settings.temporary_dir == Path("charsmith-data/tmp")
+
+
+def test_variables_and_flags_are_read_flags_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHARSMITH_PORT", "9000")
+    monkeypatch.setenv("CHARSMITH_HOST", "::1")
+    monkeypatch.setenv("CHARSMITH_CORS_ORIGINS", "https://a.example, http://b.example:80")
+    monkeypatch.setenv("CHARSMITH_DATABASE_URL", "")  # as docker compose passes an unset variable
+    settings = load_settings(port=9001, host=None)
+
+    assert (settings.port, settings.host, settings.database_url) == (9001, "::1", None)
+    assert settings.cors_origins == ("https://a.example", "http://b.example:80")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PORT", "x"),
+        ("PORT", "65536"),
+        ("LEASE_SECONDS", "nan"),
+        ("LEASE_SECONDS", "0"),
+        ("STALL_SECONDS", "inf"),
+        ("ALLOW_ANONYMOUS", "perhaps"),
+        ("MAX_CORPUS_BYTES", "1GB"),
+        ("DEVICE", "tpu"),
+        ("CORS_ORIGINS", "example.org"),
+        ("CORS_ORIGINS", "https://example.org/path"),
+        ("LOG_LEVEL", "loud"),
+        ("TORCH_THREADS", "0"),
+    ],
+)
+def test_a_malformed_variable_stops_the_start_naming_itself(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(f"CHARSMITH_{name}", value)
+
+    with pytest.raises(SettingsError, match=f"CHARSMITH_{name}"):
+        load_settings()
+
+
+@pytest.mark.parametrize("name", ["CHARSMITH_PROT", "charsmith_prot"])
+def test_an_unknown_variable_stops_the_start_naming_itself(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "1")
+
+    with pytest.raises(SettingsError, match=name):
+        load_settings()
+
+
+def test_settings_never_change() -> None:
+    with pytest.raises(ValidationError):
+        Settings().port = 1  # type: ignore[misc]
+
+
+def test_every_setting_is_documented_with_its_default() -> None:
+    rows = dict(
+        (cells[0].strip("` "), cells[1].strip("` "))
+        for line in DOCUMENT.read_text().splitlines()
+        if line.startswith("| `CHARSMITH_") and (cells := line.strip("|").split("|"))
+    )
+
+    assert list(rows) == [variable_name(field) for field in Settings.model_fields]
+    for field, info in Settings.model_fields.items():
+        default = "" if info.default in (None, ()) else str(info.default).lower()
+        assert rows[variable_name(field)].lower() == default, field
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.1", "example.org"])
+def test_without_keys_only_loopback_is_listened_on_unless_it_is_meant(host: str) -> None:
+    with pytest.raises(SettingsError, match="CHARSMITH_ALLOW_ANONYMOUS"):
+        check_open_by_choice(Settings(host=host))
+    check_open_by_choice(Settings(host=host, allow_anonymous=True))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
+def test_loopback_needs_no_permission(host: str) -> None:
+    check_open_by_choice(Settings(host=host))
+
+
+def test_the_service_imports_neither_torch_nor_matplotlib_nor_the_worker() -> None:
+    """They cost a second and hundreds of megabytes, which the service is to be without."""
+    code = "import sys, app.server; print([m for m in ('torch', 'matplotlib', 'worker') if m in sys.modules])"
+
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -1,0 +1,75 @@
+"""Presets, estimates and content negotiation, each alone."""
+
+import pytest
+
+from app.estimates import BYTES_A_PARAMETER, memory_bytes, minimum_characters, readable
+from app.negotiation import preferred
+from app.presets import SMALL_CORPUS_CHARACTERS, resolve
+from models.config import ModelConfig, TrainingConfig
+from worker import batches
+
+TYPES = ("application/json", "text/csv")
+
+
+@pytest.mark.parametrize(
+    ("preset", "size"),
+    [("tiny", (128, 1)), ("small", (256, 1)), ("medium", (512, 1)), ("large", (1024, 2)), ("auto", (512, 1))],
+)
+def test_a_preset_is_a_size(preset: str, size: tuple[int, int]) -> None:
+    model, _ = resolve(preset, {}, {}, SMALL_CORPUS_CHARACTERS)  # type: ignore[arg-type]
+
+    assert (model.hidden_size, model.num_layers) == size
+
+
+def test_auto_is_the_default_network_but_small_for_a_small_corpus() -> None:
+    assert resolve("auto", {}, {}, SMALL_CORPUS_CHARACTERS)[0] == ModelConfig()
+    assert resolve("auto", {}, {}, SMALL_CORPUS_CHARACTERS - 1)[0] == ModelConfig(hidden_size=256)
+
+
+@pytest.mark.parametrize("fraction", [0, 0.001, 0.1, 0.33, 0.5])
+@pytest.mark.parametrize("length", [1, 2, 10, 64, 333, 4096])
+def test_the_service_and_the_trainer_agree_on_the_shortest_corpus(length: int, fraction: float) -> None:
+    training = TrainingConfig(sequence_length=length, validation_fraction=fraction)
+
+    assert minimum_characters(training) == batches.minimum_characters(training)
+
+
+def test_the_estimate_of_memory_grows_with_everything_that_costs_some() -> None:
+    base = memory_bytes(ModelConfig(), TrainingConfig(), 65)
+
+    assert base > BYTES_A_PARAMETER * ModelConfig().parameter_count(65)
+    for model in (ModelConfig(hidden_size=513), ModelConfig(num_layers=2), ModelConfig(cell="lstm")):
+        assert memory_bytes(model, TrainingConfig(), 65) > base
+    for training in (TrainingConfig(batch_size=33), TrainingConfig(sequence_length=65)):
+        assert memory_bytes(ModelConfig(), training, 65) > base
+    assert memory_bytes(ModelConfig(), TrainingConfig(), 66) > base
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(0, "0 bytes"), (1023, "1023 bytes"), (1536, "1.5 KiB"), (5 * 2**30, "5.0 GiB"), (2**60, "1048576.0 TiB")],
+)
+def test_a_size_is_written_for_people(size: int, text: str) -> None:
+    assert readable(size) == text
+
+
+@pytest.mark.parametrize(
+    ("accept", "chosen"),
+    [
+        (None, "application/json"),
+        ("", "application/json"),
+        ("*/*", "application/json"),
+        ("text/csv", "text/csv"),
+        ("text/*", "text/csv"),
+        ("TEXT/CSV; charset=utf-8", "text/csv"),
+        ("text/csv;q=0.1, application/json;q=0.2", "application/json"),
+        ("application/json;q=0, */*", "text/csv"),
+        ("text/html, */*;q=0.1", "application/json"),
+        ("image/png", None),
+        ("text/csv;q=0", None),
+        ("text/csv;q=x", None),
+        (",;,", None),
+    ],
+)
+def test_the_type_with_the_highest_quality_is_chosen(accept: str | None, chosen: str | None) -> None:
+    assert preferred(accept, TYPES) == chosen
