@@ -81,11 +81,11 @@ def test_settings_never_change() -> None:
 
 
 def test_every_setting_is_documented_with_its_default() -> None:
-    rows = dict(
-        (cells[0].strip("` "), cells[1].strip("` "))
+    rows = {
+        cells[0].strip("` "): cells[1].strip("` ")
         for line in DOCUMENT.read_text().splitlines()
         if line.startswith("| `CHARSMITH_") and (cells := line.strip("|").split("|"))
-    )
+    }
 
     assert list(rows) == [variable_name(field) for field in Settings.model_fields]
     for field, info in Settings.model_fields.items():
