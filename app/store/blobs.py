@@ -6,16 +6,20 @@ them in a row (`keep`); what is read to the end has the SHA-256 that was stored.
 """
 
 import hashlib
+import logging
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
 from sqlalchemy import ColumnElement, Connection, Row, delete, insert, select, update
+from sqlalchemy.exc import DatabaseError
 
 from app.store.database import Database, let_others_write
 from app.store.errors import Corrupted, NotFound, StoreError
 from app.store.names import new_id
 from app.store.schema import CHUNK_BYTES, blob_chunks, blobs
+
+logger = logging.getLogger(__name__)
 
 CHUNKS_PER_DELETE = 8
 """8 MiB per transaction: some tens of milliseconds of the write lock."""
@@ -52,7 +56,7 @@ def write_blob(database: Database, pieces: Iterable[bytes]) -> Blob:
         with database.write() as connection:
             _change(connection, blob_id, "writing", stage="written", sha256=sha256, touched_at=database.now())
     except BaseException:
-        remove_blob(database, blob_id)
+        discard_blob(database, blob_id)
         raise
     return Blob(blob_id, size, sha256)
 
@@ -134,6 +138,14 @@ def remove_blob(database: Database, blob_id: str) -> None:
             let_others_write()
         with database.write() as connection:
             connection.execute(delete(blobs).where(blobs.c.id == blob_id))
+
+
+def discard_blob(database: Database, blob_id: str) -> None:
+    """As `remove_blob`, on the way out of a failure, which it does not hide: what stays, the sweep takes."""
+    try:
+        remove_blob(database, blob_id)
+    except (StoreError, DatabaseError) as error:
+        logger.warning("%s stays for the sweep: %s", blob_id, error)
 
 
 def _delete_chunks(database: Database, blob_id: str) -> int:

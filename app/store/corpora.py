@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, delete, select
 
-from app.store.blobs import Blob, drop, keep, read_blob, remove_blob, write_blob
+from app.store.blobs import Blob, discard_blob, drop, keep, read_blob, remove_blob, write_blob
 from app.store.database import Database, insert_unless_there
 from app.store.errors import Conflict, NotFound
 from app.store.names import check_name, is_id, is_name, new_id
@@ -48,7 +48,7 @@ def add_corpus(database: Database, pieces: Iterable[bytes], name: str) -> tuple[
     try:
         corpus = _name_blob(database, blob, check, name)
     except BaseException:
-        remove_blob(database, blob.id)
+        discard_blob(database, blob.id)
         raise
     is_new = corpus.blob_id == blob.id
     if not is_new:

@@ -11,7 +11,7 @@ import math
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
@@ -75,8 +75,8 @@ class Database:
             free = left
             let_others_write()
         # In WAL mode the file itself shrinks when the log is copied into it.
-        with _named_errors(), self._engine.connect() as connection:
-            connection.execution_options(isolation_level="AUTOCOMMIT").exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
+        with _named_errors(), closing(self._engine.raw_connection()) as connection:
+            connection.cursor().execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def _vacuum_step(self) -> int:
         with self.write() as connection:
@@ -187,7 +187,10 @@ def _sqlite_engine(url: URL, module: ModuleType) -> Engine:
 def _look(url: URL, module: ModuleType) -> None:
     """Nothing, after a look that changed nothing: refuses what is not ours before a pragma writes to it."""
     path = Path(url.database or "")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DatabaseUnusable(f"cannot make the folder of the database {path}: {error}") from error
     engine = create_engine(url, module=module, poolclass=NullPool)
     try:
         with engine.connect() as connection:
@@ -202,8 +205,10 @@ def _look(url: URL, module: ModuleType) -> None:
 def _set_pragmas(connection: Any, journal: str, module: ModuleType) -> None:
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout={BUSY_SECONDS * 1000}")
-    # Has an effect only before there is a page: so before the journal mode writes the first one.
-    cursor.execute("PRAGMA auto_vacuum=INCREMENTAL")
+    # Has an effect only before there is a page, so before the journal mode writes the first one; later it would
+    # merely write, on every connection.
+    if cursor.execute("PRAGMA page_count").fetchone()[0] == 0:
+        cursor.execute("PRAGMA auto_vacuum=INCREMENTAL")
     answer = _journal_mode(cursor, journal, module)
     if answer != journal:
         raise DatabaseUnusable(f"the database answered journal_mode {answer!r}, {journal!r} is needed")

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, select
 
-from app.store.blobs import Blob, drop, keep, remove_blob, remove_dropped, write_blob
+from app.store.blobs import Blob, discard_blob, drop, keep, remove_blob, remove_dropped, write_blob
 from app.store.checkpoints import Checkpoint, insert_checkpoint, retain
 from app.store.database import Database
 from app.store.events import append_event
@@ -77,10 +77,10 @@ def record_saved(
         held(connection, claim)  # before megabytes are written in vain
     with ExitStack() as unless_named:
         resume_blob = write_blob(database, [resume_point])
-        unless_named.callback(remove_blob, database, resume_blob.id)
+        unless_named.callback(discard_blob, database, resume_blob.id)
         file_blob = None if checkpoint is None else write_blob(database, [checkpoint])
         if file_blob is not None:
-            unless_named.callback(remove_blob, database, file_blob.id)
+            unless_named.callback(discard_blob, database, file_blob.id)
         with database.write() as connection:
             replaced = _set_resume_point(database, connection, claim, step, resume_blob)
             stored = None

@@ -5,6 +5,7 @@ byte order mark and without NUL (PostgreSQL stores none, and it marks binary fil
 """
 
 import codecs
+import re
 from collections.abc import Iterable, Iterator
 
 PREVIEW_CHARACTERS = 200
@@ -17,6 +18,7 @@ _FOREIGN_MARKS = (
     (codecs.BOM_UTF16_BE, "UTF-16"),
 )
 _ASCII = bytes(range(128))
+_MISSES_PER_CHARACTER = 20
 
 
 class NotText(ValueError):
@@ -36,6 +38,8 @@ class TextCheck:
         self._offset = 0
         self._ascii_left = _ASCII
         self._beyond_ascii: set[str] = set()
+        self._unknown = re.compile(r"[^\x00-\x7f]")
+        self._missed = 0
 
     @property
     def vocabulary_size(self) -> int:
@@ -94,8 +98,16 @@ class TextCheck:
         self.characters += len(text)
         if len(self.preview) < PREVIEW_CHARACTERS:
             self.preview += text[: PREVIEW_CHARACTERS - len(self.preview)]
-        # bytes.translate runs at gigabytes per second, a set of characters at tens of megabytes: only what is new and
-        # not ASCII gets there. UTF-8 without its ASCII bytes is still UTF-8.
-        self._ascii_left = self._ascii_left.translate(None, data) if self._ascii_left else self._ascii_left
+        if self._ascii_left:
+            self._ascii_left = self._ascii_left.translate(None, data)
         if len(text) != len(data):
-            self._beyond_ascii.update(data.translate(None, _ASCII).decode())
+            self._count_beyond_ascii(text)
+
+    def _count_beyond_ascii(self, text: str) -> None:
+        """The set of characters grows. A regular expression passes over known ones at 3 ns each; a set takes 28."""
+        new = self._unknown.findall(text)
+        self._beyond_ascii.update(new)
+        self._missed += len(new)
+        if self._missed > _MISSES_PER_CHARACTER * len(self._beyond_ascii):  # compiling costs by their number
+            self._unknown = re.compile(f"[^\x00-\x7f{''.join(self._beyond_ascii)}]")
+            self._missed = 0

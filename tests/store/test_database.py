@@ -1,0 +1,277 @@
+"""Opening a database: what is set, what is migrated, what is refused and left alone."""
+
+import logging
+import multiprocessing
+import random
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import create_engine, insert, text
+from sqlalchemy.exc import IntegrityError, OperationalError
+
+from app.store import migrate
+from app.store.database import Database, newest_sqlite, open_database, wal_is_safe
+from app.store.errors import DatabaseBusy, DatabaseUnusable, DiskFull, SchemaTooNew
+from app.store.schema import REVISIONS, metadata, workers
+
+OLD_SQLITE = SimpleNamespace(
+    **{name: getattr(sqlite3, name) for name in dir(sqlite3) if not name.startswith("__")}
+    | {"sqlite_version_info": (3, 51, 2), "sqlite_version": "3.51.2"}
+)
+
+
+def pragma(database: Database, name: str) -> Any:
+    with database.read() as connection:
+        return connection.execute(text(f"PRAGMA {name}")).scalar()
+
+
+@pytest.mark.parametrize(
+    ("version", "safe"),
+    [
+        ((3, 51, 3), True),
+        ((3, 53, 4), True),
+        ((4, 0, 0), True),
+        ((3, 51, 2), False),
+        ((3, 51, 0), False),
+        ((3, 50, 7), True),
+        ((3, 50, 6), False),
+        ((3, 44, 6), True),
+        ((3, 44, 5), False),
+        ((3, 45, 0), False),
+        ((3, 40, 1), False),
+    ],
+)
+def test_only_repaired_versions_of_sqlite_may_use_a_write_ahead_log(version: tuple[int, ...], safe: bool) -> None:
+    assert wal_is_safe(version) is safe
+
+
+def test_every_connection_is_durable_and_checks_foreign_keys(tmp_path: Path) -> None:
+    database = open_database(f"sqlite:///{tmp_path}/new/folder/x.db")
+    expected = "wal" if wal_is_safe(newest_sqlite().sqlite_version_info) else "delete"
+    assert pragma(database, "journal_mode") == expected
+    assert pragma(database, "synchronous") == 2
+    assert pragma(database, "foreign_keys") == 1
+    assert pragma(database, "busy_timeout") == 15_000
+    assert pragma(database, "auto_vacuum") == 2
+    database.close()
+
+
+def test_a_sqlite_that_loses_commits_in_wal_mode_gets_the_rollback_journal_and_the_log_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    database = open_database(f"sqlite:///{tmp_path}/x.db", sqlite_module=OLD_SQLITE)  # type: ignore[arg-type]
+    assert pragma(database, "journal_mode") == "delete"
+    assert pragma(database, "auto_vacuum") == 2
+    assert "3.51.2 can lose commits in WAL mode" in caplog.text
+    with database.write() as connection:
+        connection.execute(text("DELETE FROM workers"))
+    database.close()
+
+
+def test_the_standard_library_does_where_no_other_sqlite_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pysqlite3", None)
+    assert newest_sqlite() is sqlite3
+    open_database(f"sqlite:///{tmp_path}/x.db").close()
+
+
+def test_a_wrong_answer_to_journal_mode_is_not_lived_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.store.database._journal_mode", lambda *_: "memory")
+    with pytest.raises(DatabaseUnusable, match="journal_mode 'memory'"):
+        open_database(f"sqlite:///{tmp_path}/x.db")
+
+
+def test_migrations_and_tables_in_code_are_the_same(scene: Any) -> None:
+    with scene.database.read() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True, "target_metadata": metadata})
+        assert compare_metadata(context, metadata) == []
+
+
+def test_migrations_repeat_every_check_of_the_tables_in_code(scene: Any, tmp_path: Path) -> None:
+    created = create_engine(f"sqlite:///{tmp_path}/created.db", module=newest_sqlite())
+    metadata.create_all(created)
+    with created.connect() as ours, scene.database.read() as migrated:
+        assert _definitions(ours) == _definitions(migrated)
+    created.dispose()
+
+
+def _definitions(connection: Any) -> dict[str, list[str]]:
+    query = text("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'alembic%'")
+    return {
+        name: sorted(line.strip().rstrip(",").replace("ON DELETE", "ON DELETE") for line in sql.splitlines())
+        for name, sql in connection.execute(query)
+        if name != "sqlite_sequence"
+    }
+
+
+def test_the_code_knows_exactly_the_revisions_that_there_are() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(migrate.MIGRATIONS))
+    scripts = ScriptDirectory.from_config(config)
+    assert tuple(script.revision for script in reversed(list(scripts.walk_revisions()))) == REVISIONS
+
+
+def test_opening_is_quiet_and_a_second_time_changes_nothing(tmp_path: Path) -> None:
+    code = (
+        "import logging, sys; logging.basicConfig(level=logging.INFO)\n"
+        "from app.store.database import open_database\n"
+        f"for _ in range(2): open_database('sqlite:///{tmp_path}/x.db').close()\n"
+        "print('alembic' in sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert [line for line in run.stderr.splitlines() if "can lose commits" not in line] == []
+    assert run.stdout == "True\n"
+    before = (tmp_path / "x.db").read_bytes()
+    run = subprocess.run(
+        [sys.executable, "-c", code.replace("range(2)", "range(1)")], capture_output=True, text=True, check=True
+    )
+    assert run.stdout == "False\n", "nothing to migrate: Alembic need not even be imported"
+    assert (tmp_path / "x.db").read_bytes() == before
+
+
+def test_a_migration_that_breaks_off_leaves_nothing_and_the_next_start_finishes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = migrate._upgrade
+
+    def broken(connection: Any) -> None:
+        whole(connection)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(migrate, "_upgrade", broken)
+    with pytest.raises(KeyboardInterrupt):
+        open_database(f"sqlite:///{tmp_path}/x.db")
+    connection = sqlite3.connect(tmp_path / "x.db")
+    assert connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
+    connection.close()
+    monkeypatch.setattr(migrate, "_upgrade", whole)
+    open_database(f"sqlite:///{tmp_path}/x.db").close()
+
+
+def _open(url: str, start: Any, results: Any) -> None:
+    logging.disable()
+    upgrade = migrate._upgrade
+    count = []
+    migrate._upgrade = lambda connection: (count.append(1), upgrade(connection))  # type: ignore[assignment,func-returns-value]
+    start.wait(60)
+    try:
+        open_database(url).close()
+        results.put(len(count))
+    except Exception as error:
+        results.put(repr(error))
+        raise
+
+
+def test_processes_that_open_a_new_database_at_once_migrate_it_once(tmp_path: Path) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    start, results = spawn.Barrier(4), spawn.Queue()
+    children = [spawn.Process(target=_open, args=(f"sqlite:///{tmp_path}/x.db", start, results)) for _ in range(4)]
+    for child in children:
+        child.start()
+    assert sorted(results.get(timeout=60) for _ in children) == [0, 0, 0, 1]
+    for child in children:
+        child.join(60)
+
+
+def test_a_newer_schema_is_refused_and_left_alone(scene: Any, tmp_path: Path) -> None:
+    with scene.database.write() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    scene.database.close()
+    before = (tmp_path / "charsmith.db").read_bytes()
+    with pytest.raises(SchemaTooNew, match=f"schema 9999, this version of Charsmith knows {REVISIONS[-1]}"):
+        open_database(scene.url)
+    assert (tmp_path / "charsmith.db").read_bytes() == before
+
+
+@pytest.mark.parametrize("size", [10, 99, 100, 511, 512, 4096, 100_000])
+def test_random_bytes_are_refused_and_left_alone(tmp_path: Path, size: int) -> None:
+    garbage = random.Random(size).randbytes(size)
+    (tmp_path / "x.db").write_bytes(garbage)
+    with pytest.raises(DatabaseUnusable):
+        open_database(f"sqlite:///{tmp_path}/x.db")
+    assert (tmp_path / "x.db").read_bytes() == garbage
+    assert [path.name for path in tmp_path.iterdir()] == ["x.db"]
+
+
+def test_another_programs_database_is_refused_and_left_alone(tmp_path: Path) -> None:
+    connection = sqlite3.connect(tmp_path / "x.db")
+    connection.execute("CREATE TABLE bookmarks (id)")
+    connection.close()
+    before = (tmp_path / "x.db").read_bytes()
+    with pytest.raises(DatabaseUnusable, match="bookmarks"):
+        open_database(f"sqlite:///{tmp_path}/x.db")
+    assert (tmp_path / "x.db").read_bytes() == before
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "nonsense", "sqlite:////proc/nowhere/x.db"])
+def test_an_address_that_cannot_work_is_refused(url: str) -> None:
+    with pytest.raises(DatabaseUnusable):
+        open_database(url)
+
+
+def test_a_reading_transaction_cannot_write(scene: Any) -> None:
+    with pytest.raises(OperationalError, match="readonly"), scene.database.read() as connection:
+        connection.execute(text("DELETE FROM jobs"))
+
+
+def test_a_writing_transaction_is_undone_by_any_exception(scene: Any) -> None:
+    def write_and_break() -> None:
+        with scene.database.write() as connection:
+            now = scene.database.now()
+            connection.execute(insert(workers).values(id="w", device="cpu", beats=1, started_at=now, seen_at=now))
+            raise KeyboardInterrupt
+
+    before = scene.dump()
+    with pytest.raises(KeyboardInterrupt):
+        write_and_break()
+    assert scene.dump() == before
+
+
+def test_a_wait_for_the_lock_that_is_too_long_has_a_name(scene: Any) -> None:
+    impatient = open_database(scene.url)
+    with impatient.read() as connection:  # its pool's only connection, which it hands out again
+        connection.exec_driver_sql("PRAGMA busy_timeout=1")
+    with scene.database.write(), pytest.raises(DatabaseBusy), impatient.write():
+        pass
+    impatient.close()
+
+
+def test_a_full_disk_has_a_name(scene: Any) -> None:
+    with scene.database.read() as connection:  # its pool's only connection, which it hands out again
+        connection.exec_driver_sql("PRAGMA max_page_count=1")
+    before = scene.dump()
+    with pytest.raises(DiskFull):
+        scene.corpus(text="too large " * 100_000)
+    assert scene.dump()["corpora"] == before["corpora"] == []
+    with scene.database.read() as connection:
+        connection.exec_driver_sql("PRAGMA max_page_count=1000000")
+    assert scene.corpus(text="too large " * 100_000).bytes == 1_000_000
+
+
+def test_the_database_itself_refuses_what_breaks_an_invariant(scene: Any) -> None:
+    job = scene.job()
+    for broken in (
+        "status = 'dancing'",
+        "status = 'running'",
+        "status = 'failed'",
+        "status = 'succeeded'",
+        "attempt = -1",
+        "cancel_requested = true",
+        "corpus_id = NULL",
+        "corpus_id = 'corpus_x'",
+        "worker = 'w'",
+        "resume_step = 1",
+        "name = ''",
+    ):
+        with pytest.raises(IntegrityError), scene.database.write() as connection:
+            connection.execute(text(f"UPDATE jobs SET {broken} WHERE id = :id"), {"id": job.id})

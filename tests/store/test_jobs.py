@@ -1,0 +1,200 @@
+"""What a person may ask of a job, and what is refused."""
+
+from typing import Any
+
+import pytest
+
+from app.store import claims
+from app.store.errors import Conflict, Corrupted, InvalidCursor, NotFound, QueueFull
+from app.store.events import events_after
+from app.store.job_state import FINISHED, TRANSITIONS, JobStatus
+from app.store.jobs import cancel_job, delete_job, enqueue, get_job, list_jobs, pause_job, resume_job
+from app.store.metrics import read_metrics
+from app.store.names import InvalidName
+from app.store.trained_models import delete_model, find_checkpoint, get_model, list_checkpoints, quarantine
+
+REQUEST = "a" * 64
+
+
+def bring_to(scene: Any, status: JobStatus) -> Any:
+    """A job that stands there."""
+    job = scene.job(name="brought")
+    if status is JobStatus.QUEUED:
+        return job
+    if status is JobStatus.PAUSED:
+        return pause_job(scene.database, job.id)
+    claim = scene.claim()
+    if status in FINISHED:
+        error = {"code": "diverged"} if status is JobStatus.FAILED else None
+        claims.finish(scene.database, claim, status, error)
+    return job
+
+
+def test_a_new_job_waits_with_everything_that_was_asked_for(scene: Any) -> None:
+    corpus = scene.corpus()
+    job = scene.job(name="mine", model={"cell": "lstm"}, training={"steps": 7})
+    assert (job.name, job.status, job.corpus_id, job.corpus_name) == ("mine", JobStatus.QUEUED, corpus.id, "plays")
+    assert (job.model, job.training, job.progress, job.error) == ({"cell": "lstm"}, {"steps": 7}, {}, None)
+    assert (job.attempt, job.worker, job.place, job.model_id) == (0, None, 1, None)
+    assert (job.created_at, job.started_at, job.finished_at) == (scene.clock(), None, None)
+    assert get_job(scene.database, job.id) == job
+    assert scene.told(job) == [{"status": "queued", "attempt": 0}]
+
+
+def test_jobs_know_their_place_in_the_queue(scene: Any) -> None:
+    made = [scene.job(name=f"job-{number}") for number in range(3)]
+    assert [get_job(scene.database, job.id).place for job in made] == [1, 2, 3]
+    pause_job(scene.database, made[0].id)
+    assert [get_job(scene.database, job.id).place for job in made] == [None, 1, 2]
+    resume_job(scene.database, made[0].id)
+    assert [get_job(scene.database, job.id).place for job in made] == [1, 2, 3]
+
+
+def test_the_same_idempotency_key_and_request_give_the_first_job(scene: Any) -> None:
+    details = {"name": "once", "corpus_id": scene.corpus().id, "model": {}, "training": {}}
+    first, is_new = enqueue(scene.database, **details, idempotency=("key", REQUEST), queue_limit=1)
+    again, is_new_again = enqueue(scene.database, **details, idempotency=("key", REQUEST), queue_limit=1)
+    assert (is_new, is_new_again, again) == (True, False, first)
+    before = scene.dump()
+    with pytest.raises(Conflict, match="another request"):
+        enqueue(scene.database, **details, idempotency=("key", "b" * 64))
+    assert scene.dump() == before
+    cancel_job(scene.database, first.id)
+    assert enqueue(scene.database, **details, idempotency=("key", REQUEST))[0].status is JobStatus.CANCELLED
+    delete_job(scene.database, first.id)
+    assert enqueue(scene.database, **details, idempotency=("key", REQUEST))[1] is True
+
+
+def test_a_full_queue_takes_no_more(scene: Any) -> None:
+    scene.job(queue_limit=2)
+    scene.job(queue_limit=2)
+    before = scene.dump()
+    with pytest.raises(QueueFull, match="2 jobs"):
+        scene.job(queue_limit=2)
+    assert scene.dump() == before
+    scene.claim()
+    scene.job(queue_limit=2)
+
+
+def test_a_job_needs_a_corpus_a_good_name_and_a_checkpoint_that_exists(scene: Any) -> None:
+    scene.corpus()
+    before = scene.dump()
+    with pytest.raises(NotFound, match="corpus 'nothing'"):
+        scene.job(corpus_id="nothing")
+    with pytest.raises(NotFound, match="model 'nothing'"):
+        scene.job(from_checkpoint="nothing")
+    with pytest.raises(InvalidName):
+        scene.job(name="no good")
+    assert scene.dump() == before
+
+
+def test_a_corpus_may_be_named_by_its_name(scene: Any) -> None:
+    corpus = scene.corpus("plays")
+    assert scene.job(corpus_id="plays").corpus_id == corpus.id
+
+
+def test_a_job_keeps_the_checkpoint_that_it_starts_from(scene: Any) -> None:
+    claim = scene.running(name="origin")
+    scene.save(claim, 1)
+    job = scene.job(name="child", from_checkpoint="origin@1")
+    model = get_model(scene.database, "origin")
+    assert job.from_checkpoint == f"{model.id}@1"
+    for step in range(2, 12):
+        scene.save(claim, step)
+    assert find_checkpoint(scene.database, job.from_checkpoint)[1].step == 1
+    claims.finish(scene.database, claim, JobStatus.SUCCEEDED)
+    with pytest.raises(Conflict, match=f"{job.id} starts from it"):
+        delete_model(scene.database, "origin")
+    cancel_job(scene.database, job.id)
+    delete_model(scene.database, "origin")
+    assert get_job(scene.database, job.id).from_checkpoint == f"{model.id}@1"
+
+
+def test_a_job_cannot_start_from_a_damaged_checkpoint(scene: Any) -> None:
+    claim = scene.running(name="origin")
+    checkpoint = scene.save(claim, 1)
+    quarantine(scene.database, checkpoint)
+    with pytest.raises(Corrupted):
+        scene.job(from_checkpoint="origin@1")
+
+
+@pytest.mark.parametrize("status", list(JobStatus))
+@pytest.mark.parametrize(
+    ("act", "target", "allowed"),
+    [
+        (cancel_job, JobStatus.CANCELLED, {"queued", "paused", "running"}),
+        (pause_job, JobStatus.PAUSED, {"queued", "running"}),
+        (resume_job, JobStatus.QUEUED, {"paused"}),
+        (delete_job, None, {"queued", "paused", "succeeded", "failed", "cancelled"}),
+    ],
+)
+def test_what_is_not_allowed_raises_conflict_and_changes_nothing(
+    scene: Any, status: JobStatus, act: Any, target: JobStatus | None, allowed: set[str]
+) -> None:
+    job = bring_to(scene, status)
+    before = scene.dump()
+    if status.value not in allowed:
+        with pytest.raises(Conflict, match=job.id):
+            act(scene.database, job.id)
+        assert scene.dump() == before
+        return
+    act(scene.database, job.id)
+    if target is None:
+        with pytest.raises(NotFound):
+            get_job(scene.database, job.id)
+    elif status is not JobStatus.RUNNING:
+        assert target in TRANSITIONS[status]
+        assert scene.status(job) == target
+        assert scene.told(job)[-1]["status"] == target
+
+
+def test_a_running_job_is_asked_to_stop_and_goes_on_until_its_worker_has_seen_it(scene: Any) -> None:
+    claim = scene.running()
+    paused = pause_job(scene.database, claim.job.id)
+    assert (paused.status, paused.pause_requested) == (JobStatus.RUNNING, True)
+    with pytest.raises(Conflict, match="being paused"):
+        resume_job(scene.database, claim.job.id)
+    cancelled = cancel_job(scene.database, claim.job.id)
+    assert (cancelled.status, cancelled.cancel_requested) == (JobStatus.RUNNING, True)
+    assert cancel_job(scene.database, claim.job.id) == cancelled
+    with pytest.raises(Conflict, match="being cancelled"):
+        pause_job(scene.database, claim.job.id)
+
+
+def test_a_deleted_job_takes_its_events_and_metrics_along_and_leaves_its_model(scene: Any) -> None:
+    claim = scene.running(name="gone")
+    claims.record_progress(scene.database, claim, {"step": 1, "train_loss": 2.5})
+    scene.save(claim, 1)
+    claims.finish(scene.database, claim, JobStatus.SUCCEEDED)
+    model = get_model(scene.database, "gone")
+    assert model.job_id == claim.job.id
+    delete_job(scene.database, claim.job.id)
+    assert events_after(scene.database, claim.job.id, 0) == []
+    with pytest.raises(NotFound):
+        read_metrics(scene.database, claim.job.id)
+    assert get_model(scene.database, "gone").job_id is None
+    assert len(list_checkpoints(scene.database, "gone")) == 1
+    assert len(scene.dump()["blobs"]) == 2, "the corpus and the checkpoint: the resume point went"
+
+
+def test_jobs_are_listed_newest_first_in_pages_and_by_status(scene: Any) -> None:
+    made = [scene.job(name=f"job-{number}") for number in range(5)]
+    claim = scene.claim()
+    page = list_jobs(scene.database, 2)
+    assert [job.name for job in page.data] == ["job-4", "job-3"]
+    scene.job(name="late")
+    page = list_jobs(scene.database, 2, page.next)
+    assert [job.name for job in page.data] == ["job-2", "job-1"]
+    assert page.next == made[1].id
+    assert [job.id for job in list_jobs(scene.database, 9, status=JobStatus.RUNNING).data] == [claim.job.id]
+    assert list_jobs(scene.database, 9, status=JobStatus.FAILED).data == []
+    with pytest.raises(InvalidCursor):
+        list_jobs(scene.database, 2, "job_" + "a" * 26)
+
+
+@pytest.mark.parametrize("act", [get_job, cancel_job, pause_job, resume_job, delete_job])
+@pytest.mark.parametrize("key", ["job_" + "a" * 26, "first", "", "\ud800"])
+def test_an_unknown_job_is_not_found(scene: Any, act: Any, key: str) -> None:
+    scene.job()
+    with pytest.raises(NotFound):
+        act(scene.database, key)
