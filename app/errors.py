@@ -14,6 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
+from app.generation.stream import GenerationRefused, GenerationUnavailable, TooManyStreams
 from app.store.corpora import NotText
 from app.store.errors import Conflict, Corrupted, DiskFull, InvalidCursor, NotFound, QueueFull, StoreError
 from app.store.names import InvalidName
@@ -94,6 +95,9 @@ TABLE: dict[type[Exception], Callable[[Any], Problem]] = {
     InvalidConfig: lambda error: invalid(error.field, error.message, code="invalid_setting"),
     NotText: lambda error: invalid("file", str(error), code="not_text"),
     InvalidCheckpoint: lambda error: invalid("file", str(error), code="invalid_model_file"),
+    GenerationRefused: lambda error: Problem(422, error.code, str(error), **error.fields),
+    TooManyStreams: _later(429, "too_many_streams"),
+    GenerationUnavailable: _later(503, "generation_unavailable"),
     Corrupted: lambda _: Problem(500, "corrupted", "What is stored here was damaged; it is not given out."),
     DiskFull: lambda error: Problem(507, "disk_full", "The disk is full; delete something and try again."),
     # Whatever else the store raises, it changed nothing: locked for too long, say.

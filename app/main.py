@@ -102,8 +102,14 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.watch.start()
         stack.push_async_callback(run_in_threadpool, app.state.watch.stop)
         # For servers that, unlike ours, say nothing before they wait for open streams.
-        stack.callback(app.state.stopping.set)
+        stack.callback(begin_shutdown, app)
         yield
+
+
+def begin_shutdown(app: FastAPI) -> None:
+    """Tell open streams to end, each with its last word. Call it in the event loop, any number of times."""
+    app.state.stopping.set()
+    app.state.generation.end_streams("the service is shutting down")
 
 
 @contextmanager

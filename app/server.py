@@ -11,7 +11,7 @@ import socket
 import uvicorn
 from fastapi import FastAPI
 
-from app.main import create_app
+from app.main import begin_shutdown, create_app
 from app.settings import Settings, SettingsError
 
 SHUTDOWN_SECONDS = 5
@@ -24,7 +24,7 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         app = self.config.app
         assert isinstance(app, FastAPI)
-        app.state.stopping.set()
+        begin_shutdown(app)
         await super().shutdown(sockets)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
+from starlette.concurrency import run_in_threadpool
 
 from app.errors import Problem
 from app.openapi import problems
@@ -51,10 +52,10 @@ async def healthz() -> Alive:
 
 
 @router.get("/readyz", summary="Can the service work?", responses=problems(503))
-def readyz(request: Request, database: StoredIn, generation: Generating) -> Ready:
+async def readyz(request: Request, database: StoredIn, generation: Generating) -> Ready:
     """503 without a usable database or a generation process. Workers are listed; a missing one is no 503."""
     workers = [SeenWorkerDocument(**asdict(worker)) for worker in request.app.state.watch.workers_seen()]
-    ready = Ready(database=_usable(database), generation=generation.alive, workers=workers)
+    ready = Ready(database=await run_in_threadpool(_usable, database), generation=generation.alive, workers=workers)
     if not (ready.database and ready.generation):
         missing = "database" if not ready.database else "generation process"
         details: dict[str, Any] = ready.model_dump(exclude={"status"})

@@ -19,8 +19,9 @@ from app.documents import (
     model_document,
     page_document,
 )
-from app.errors import TOO_LARGE, Problem
+from app.errors import TOO_LARGE, Problem, invalid
 from app.file_names import name_from
+from app.generation.streams import Generation, GenerationRefused
 from app.openapi import body, problems
 from app.routes.dependencies import (
     After,
@@ -72,13 +73,21 @@ async def upload_model(
     info = await run_in_threadpool(_read_header, file)
     blob = await run_in_threadpool(blobs.write_blob, database, pieces_of(file))
     try:
-        await generation.inspect(blob.id)
+        await _inspect(generation, blob.id)
         model = await run_in_threadpool(trained_models.add_model, database, blob, name, _described(info))
     except BaseException:
         await run_in_threadpool(blobs.remove_blob, database, blob.id)
         raise
     response.headers["Location"] = f"/models/{model.id}"
     return model_document(model)
+
+
+async def _inspect(generation: Generation, blob_id: str) -> None:
+    """Return if the file's numbers are a network's. Raises Problem, GenerationUnavailable."""
+    try:
+        await generation.inspect(blob_id)
+    except GenerationRefused as error:
+        raise invalid("file", str(error), code=error.code) from None
 
 
 def _read_header(file: UploadFile) -> CheckpointInfo:

@@ -29,6 +29,10 @@ class ScriptedGeneration:
     alive: bool = True
     refusal: Exception | None = None
     inspected: list[str] = field(default_factory=list)
+    ended: str = ""
+
+    def end_streams(self, reason: str) -> None:
+        self.ended = reason
 
     async def inspect(self, blob_id: str) -> dict[str, Any]:
         self.inspected.append(blob_id)

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.store import claims, events, jobs, recording
+from app.store import claims, jobs, recording
 from app.store.claims import Claim
 from app.store.job_state import JobStatus
 from tests.api.service import DEADLINE_SECONDS, Service, assert_problem
@@ -180,7 +180,7 @@ def test_open_streams_end_when_the_service_stops(service: Service, claim: Claim)
         threading.Timer(0.1, setattr, (service.server, "should_exit", True)).start()
         list(stream)  # ends, without an error, long before the deadline of reading
 
-    assert not events.events_after(service.database, claim.job.id, 10**6)
+    assert service.generation.ended == "the service is shutting down"
 
 
 def test_many_quiet_streams_leave_the_service_quick(service: Service, claim: Claim) -> None:

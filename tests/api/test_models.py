@@ -5,7 +5,7 @@ from collections.abc import Callable
 import httpx
 import pytest
 
-from app.errors import Problem
+from app.generation.streams import GenerationRefused
 from app.store import claims, recording
 from app.store.claims import Claim
 from app.store.job_state import JobStatus
@@ -168,9 +168,9 @@ def test_a_file_that_is_no_model_is_refused_and_nothing_is_kept(
 
 
 def test_a_file_that_the_generation_process_refuses_is_not_kept(service: Service) -> None:
-    service.generation.refusal = Problem(422, "invalid_model_file", "a weight is not finite")
+    service.generation.refusal = GenerationRefused("invalid_model_file", "a weight is not finite")
 
-    assert_problem(upload(service, checkpoint_file()), 422)
+    assert_problem(upload(service, checkpoint_file()), 422, "file")
     assert service.http.get("/models").json()["data"] == []
 
 

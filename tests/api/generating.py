@@ -1,0 +1,129 @@
+"""A real service with a real generation process and tiny networks, for tests that generate."""
+
+import asyncio
+import contextlib
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import torch
+
+from app.generation.streams import Generation
+from app.main import create_app
+from app.server import make_server
+from app.settings import Settings
+from app.store.blobs import write_blob
+from app.store.database import Database, open_database
+from app.store.trained_models import Model, add_model
+from models.checkpoint import encode_checkpoint
+from models.checkpoint_header import CheckpointInfo
+from models.config import ModelConfig, Normalization
+from models.rnn import CharRNN
+from models.vocabulary import Vocabulary
+
+ALPHABET = "\n abcdefghijklmnopqrstuvwxyzé日"
+DEADLINE_SECONDS = 20.0
+
+
+def tiny_checkpoint(
+    *, characters: str = ALPHABET, normalization: Normalization = "none", hidden_size: int = 8
+) -> bytes:
+    """The file of a real network with random weights, large enough that it writes no monotone text."""
+    config = ModelConfig("gru", hidden_size, 1, embedding_size=4, normalization=normalization)
+    torch.manual_seed(5)
+    network = CharRNN(config, len(characters))
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(2)
+    return encode_checkpoint(network, CheckpointInfo(config, Vocabulary(sorted(characters)), step=70))
+
+
+def store_model(database: Database, name: str, data: bytes) -> Model:
+    """A model whose only checkpoint is this file."""
+    info = {
+        "config": ModelConfig("gru", 8, 1, embedding_size=4).as_dict(),
+        "vocabulary_size": 1,
+        "parameters": 1,
+        "step": 70,
+        "train_loss": None,
+        "val_loss": None,
+    }
+    return add_model(database, write_blob(database, [data]), name, info)
+
+
+@dataclass
+class GeneratingService:
+    """A running service, seen from outside (`http`, `connect`) and from within."""
+
+    http: httpx.Client
+    database: Database
+    generation: Generation
+    loop: asyncio.AbstractEventLoop
+    model: Model
+    port: int
+
+    def generate(self, kind: str = "text/plain", **fields: object) -> httpx.Response:
+        return self.http.post("/generate", json={"model": "tiny"} | fields, headers={"Accept": kind})
+
+    def rows(self) -> int:
+        """Rows that the generation process holds now."""
+        counts = asyncio.run_coroutine_threadsafe(self.generation.counts(), self.loop)
+        return counts.result(DEADLINE_SECONDS)["rows"]
+
+    def wait_for_rows(self, number: int) -> None:
+        wait_until(lambda: self.generation.open_streams == number and self.rows() == number)
+
+    def connect(self, query: str, kind: str = "text/plain", receive_bytes: int | None = None) -> socket.socket:
+        """A raw connection that has asked for `GET /generate?query` and read nothing yet."""
+        connection = socket.socket()
+        if receive_bytes is not None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+        connection.settimeout(DEADLINE_SECONDS)
+        connection.connect(("127.0.0.1", self.port))
+        connection.sendall(f"GET /generate?{query} HTTP/1.1\r\nHost: here\r\nAccept: {kind}\r\n\r\n".encode())
+        return connection
+
+
+def reset(connection: socket.socket) -> None:
+    """Leave as a crashed client does: RST instead of FIN."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    """Return as soon as it is true; fail if that takes too long."""
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not true():
+        assert time.monotonic() < deadline, "it did not become true in time"
+        time.sleep(0.005)
+
+
+@contextlib.contextmanager
+def generating_service(data_dir: Path, **settings: int) -> Iterator[GeneratingService]:
+    """A service with the model `tiny`, until the block ends."""
+    made = Settings(data_dir=data_dir, **settings)  # type: ignore[arg-type]
+    database = open_database(made.resolved_database_url)
+    model = store_model(database, "tiny", tiny_checkpoint())
+    app = create_app(made, database=database)
+    server = make_server(made, app)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        try:
+            wait_until(lambda: server.started or not thread.is_alive())
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=DEADLINE_SECONDS, trust_env=False) as http:
+                wait_until(lambda: app.state.generation.alive)
+                loop = app.state.generation.loop
+                yield GeneratingService(http, database, app.state.generation, loop, model, port)
+        finally:
+            server.should_exit = True
+            thread.join(DEADLINE_SECONDS)
+            assert not thread.is_alive()
+            database.close()
