@@ -1,0 +1,197 @@
+"""The generation process: loads models, steps their engines, says what their rows write.
+
+Started by the service as `python -m app.generation.process DATABASE_URL DEVICE`; the only part of `app` that imports
+torch. Knows no HTTP. One thread does everything but reading model files: it looks for commands between two steps, so an
+evicted row never writes another character. Invariant: a row never has more text under way than was granted to it, so a
+client that reads slowly costs no memory, and writing to the socket waits only for the service's own event loop.
+"""
+
+import argparse
+import contextlib
+import logging
+import os
+import selectors
+import socket
+
+import torch
+
+from app.generation.outbox import Outbox
+from app.generation.protocol import Decoder, Message
+from app.generation.shelf import Decoded, Refused, Shelf
+from app.processes import end_with_parent, parent_socket
+from app.store.database import open_database
+from models.engine import Engine, RowOutput, RowRequest
+from models.sampling import SamplingConfig
+from models.vocabulary import UnknownCharacter
+
+RECEIVE_BYTES = 256 * 1024
+
+
+class Process:
+    """Everything that the generation process holds."""
+
+    def __init__(self, connection: socket.socket, database_url: str, device: str) -> None:
+        woken, self._waker = socket.socketpair()
+        self._connection = connection
+        self._decoder = Decoder()
+        self._outbox = Outbox(connection)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(connection, selectors.EVENT_READ, self._receive)
+        self._selector.register(woken, selectors.EVENT_READ, lambda: bool(woken.recv(4096)))
+        self._shelf = Shelf(open_database(database_url), device, lambda: self._waker.sendall(b"\0"))
+        self._waiting: dict[str, list[Message]] = {}  # admit and inspect commands, by the blob that is being read
+        self._home: dict[int, Engine] = {}
+        self._fresh: set[int] = set()  # rows that have written nothing yet
+        self._characters = 0
+
+    def run(self) -> None:
+        """Work until the service closes the connection."""
+        self._outbox.say({"is": "ready"})
+        while self._hear():
+            for blob_id, result in self._shelf.loaded():
+                self._answer_waiting(blob_id, result)
+            for engine in list(self._shelf.engines):
+                for output in engine.step():
+                    self._report(output)
+            self._outbox.flush_if_due(idle=not self._busy())
+
+    def _busy(self) -> bool:
+        return any(True for _ in self._shelf.engines)
+
+    def _hear(self) -> bool:
+        """Take in what there is; wait for it if there is nothing else to do. False: the service is gone."""
+        ready = self._selector.select(0 if self._busy() else None)
+        return all(key.data() for key, _ in ready)
+
+    def _receive(self) -> bool:
+        data = self._connection.recv(RECEIVE_BYTES)
+        for message in self._decoder.feed(data):
+            self._obey(message)
+        return bool(data)
+
+    def _obey(self, message: Message) -> None:
+        match message["do"]:
+            case "admit" if engine := self._shelf.get(message["blob"]):
+                self._admit(engine, message)
+            case "admit" | "inspect":
+                self._wait_for(message)
+            case "grant":
+                if home := self._home.get(message["row"]):
+                    home.grant(message["row"], message["characters"])
+            case "evict":
+                self._evict(message["row"])
+            case "count":
+                self._outbox.say({"is": "answer", "call": message["call"], "value": self._counts()})
+
+    def _wait_for(self, message: Message) -> None:
+        waiting = self._waiting.setdefault(message["blob"], [])
+        if not waiting:
+            self._shelf.load(message["blob"])
+        waiting.append(message)
+
+    def _answer_waiting(self, blob_id: str, result: Decoded | Refused) -> None:
+        for message in self._waiting.pop(blob_id, []):
+            if isinstance(result, Refused):
+                self._refuse(message, result)
+            elif message["do"] == "inspect":
+                self._outbox.say({"is": "answer", "call": message["call"], "value": _described(result)})
+            else:
+                self._admit(self._shelf.get(blob_id) or self._shelf.keep(blob_id, result), message)
+
+    def _admit(self, engine: Engine, message: Message) -> None:
+        row_id = message["row"]
+        try:
+            engine.admit(row_id, _row_request(message["request"]), message["characters"])
+        except UnknownCharacter as error:
+            fields: dict[str, str | int] = {"character": error.character, "position": error.position}
+            self._refuse(message, Refused("unknown_character", str(error), **fields))
+            return
+        self._home[row_id] = engine
+        self._fresh.add(row_id)
+        self._outbox.say({"is": "admitted", "row": row_id})
+
+    def _refuse(self, message: Message, refused: Refused) -> None:
+        asked = "row" if "row" in message else "call"
+        answer = {"is": "refused", asked: message[asked], "code": refused.code, "detail": str(refused)}
+        self._outbox.say(answer | refused.fields)
+
+    def _report(self, output: RowOutput) -> None:
+        row_id = output.row_id
+        self._characters += len(output.text)
+        if output.failed:
+            self._outbox.say({"is": "failed", "row": row_id, "detail": output.failed})
+        else:
+            self._outbox.write(output, first=row_id in self._fresh)
+        self._fresh.discard(row_id)
+        if output.finished or output.failed:
+            del self._home[row_id]
+
+    def _evict(self, row_id: int) -> None:
+        if engine := self._home.pop(row_id, None):
+            engine.evict(row_id)
+        self._fresh.discard(row_id)
+        self._outbox.forget(row_id)
+        for waiting in self._waiting.values():
+            waiting[:] = [message for message in waiting if message.get("row") != row_id]
+
+    def _counts(self) -> dict[str, int]:
+        return {
+            "rows": len(self._home),
+            "models": len(self._shelf),
+            "model_bytes": self._shelf.bytes,
+            "characters": self._characters,
+        }
+
+
+def _row_request(fields: Message) -> RowRequest:
+    sampling = SamplingConfig(fields["temperature"], fields["top_k"], fields["top_p"], fields["min_p"])
+    return RowRequest(fields["prompt"], fields["max_characters"], fields["seed"], sampling, tuple(fields["stop"]))
+
+
+def _described(decoded: Decoded) -> Message:
+    network, info = decoded
+    parameters = sum(p.numel() for p in network.parameters())
+    return {
+        "config": info.config.as_dict(),
+        "vocabulary_size": len(info.vocabulary),
+        "parameters": parameters,
+        "step": info.step,
+        "train_loss": info.train_loss,
+        "val_loss": info.val_loss,
+    }
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("database_url")
+    parser.add_argument("device")
+    return parser.parse_args()
+
+
+def _resolved(device: str) -> str:
+    if device != "auto":
+        return device
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _set_up_torch() -> None:
+    torch.set_num_threads(1)  # rows are stepped one by one: a second thread only takes the trainer's
+    torch.set_flush_denormal(True)
+    # oneDNN's LSTM packs its weights anew at every call: 780 us for one character, 320 without (LSTM 1x512).
+    torch.backends.mkldnn.set_flags(False)  # type: ignore[no-untyped-call]
+
+
+def main() -> None:
+    """Run as a child of the service."""
+    end_with_parent()
+    connection = parent_socket()
+    arguments = _arguments()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s generation: %(message)s")
+    _set_up_torch()
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the service went away while we told it something
+        Process(connection, arguments.database_url, _resolved(arguments.device)).run()
+    os._exit(0)  # not waiting for the loading thread
+
+
+if __name__ == "__main__":
+    main()

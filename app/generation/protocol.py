@@ -1,0 +1,75 @@
+"""What the service and its generation process say to each other: JSON objects in frames, and the table of them.
+
+Knows no sockets: bytes in, messages out. A frame is 4 bytes of length, most significant first, then a JSON object in
+UTF-8. Invariant: however the bytes are cut, `Decoder` gives the messages that were encoded, in order.
+
+To the process (`do`):
+    admit    row, blob, request{prompt,max_characters,seed,temperature,top_k,top_p,min_p,stop}, characters (granted)
+    grant    row, characters     it may write so many more
+    evict    row
+    inspect  call, blob          is this a usable model file?
+    count    call                how much is going on; also tells that the process is not hung
+
+From the process (`is`):
+    ready
+    admitted  row
+    refused   row or call, code, detail, and fields that explain it
+    text      rows: [[row, text, finish_reason or null], ...]
+    failed    row, detail        in the midst of writing
+    answer    call, value
+"""
+
+import json
+from typing import Any
+
+Message = dict[str, Any]
+
+MAX_FRAME_BYTES = 256 * 1024 * 1024
+"""The longest prompt that settings allow, escaped, takes half of it."""
+
+
+class ProtocolError(ValueError):
+    """The bytes are no frames of this protocol."""
+
+
+def encode(message: Message) -> bytes:
+    """The frame of a message."""
+    body = json.dumps(message).encode()
+    return len(body).to_bytes(4, "big") + body
+
+
+class Decoder:
+    """Collects bytes as they come."""
+
+    def __init__(self) -> None:
+        self._held = bytearray()
+
+    def feed(self, data: bytes) -> list[Message]:
+        """The messages that these bytes complete. Raises ProtocolError."""
+        self._held += data
+        messages: list[Message] = []
+        begin = 0
+        while (end := self._end_of_frame(begin)) is not None:
+            messages.append(_parse(bytes(self._held[begin + 4 : end])))
+            begin = end
+        del self._held[:begin]
+        return messages
+
+    def _end_of_frame(self, begin: int) -> int | None:
+        if len(self._held) < begin + 4:
+            return None
+        length = int.from_bytes(self._held[begin : begin + 4], "big")
+        if length > MAX_FRAME_BYTES:
+            raise ProtocolError(f"a frame of {length} bytes")
+        end = begin + 4 + length
+        return end if end <= len(self._held) else None
+
+
+def _parse(body: bytes) -> Message:
+    try:
+        message = json.loads(body)
+    except ValueError as error:
+        raise ProtocolError(str(error)) from None
+    if not isinstance(message, dict):
+        raise ProtocolError("a message that is no object")
+    return message

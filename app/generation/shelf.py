@@ -1,0 +1,114 @@
+"""The models that are loaded: an engine each, the least recently used given up when they take too much memory.
+
+Knows the store and the engine, not what rows do. Files are read and decoded in a thread of their own, so that rows of
+other models go on meanwhile; all methods belong to the thread that owns the shelf. Invariant: a model with rows is
+never given up, so a stream ends with the weights that it began with, also when its model was deleted or replaced.
+"""
+
+import logging
+import queue
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+
+from app.store.blobs import read_blob
+from app.store.database import Database
+from app.store.errors import Corrupted, NotFound, StoreError
+from models.checkpoint import decode_checkpoint
+from models.checkpoint_header import CheckpointInfo, InvalidCheckpoint
+from models.engine import Engine
+from models.rnn import CharRNN
+
+log = logging.getLogger(__name__)
+
+BUDGET_BYTES = 1024 * 1024 * 1024
+"""About 400 models of the default size. One model is kept however large it is."""
+
+
+class Refused(Exception):  # noqa: N818  it is an answer
+    """What was asked cannot be done; `code` is for programs, the message for people."""
+
+    def __init__(self, code: str, detail: str, **fields: str | int) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.fields = fields
+
+
+Decoded = tuple[CharRNN, CheckpointInfo]
+
+
+class Shelf:
+    """Engines by the id of the blob that their model was read from. `wake` is called from the loading thread."""
+
+    def __init__(self, database: Database, device: str, wake: Callable[[], None], budget: int = BUDGET_BYTES) -> None:
+        self._database = database
+        self._device = device
+        self._wake = wake
+        self._budget = budget
+        self._engines: OrderedDict[str, Engine] = OrderedDict()
+        self._bytes: dict[str, int] = {}
+        self._wanted: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._read: queue.SimpleQueue[tuple[str, Decoded | Refused]] = queue.SimpleQueue()
+        threading.Thread(target=self._load_forever, name="load-models", daemon=True).start()
+
+    def __len__(self) -> int:
+        return len(self._engines)
+
+    @property
+    def bytes(self) -> int:
+        """Memory of all weights."""
+        return sum(self._bytes.values())
+
+    @property
+    def engines(self) -> Iterator[Engine]:
+        """Those with rows that have something to do."""
+        return (engine for engine in self._engines.values() if engine.busy)
+
+    def get(self, blob_id: str) -> Engine | None:
+        """The engine of a model that is loaded, from now on the most recently used."""
+        if blob_id in self._engines:
+            self._engines.move_to_end(blob_id)
+        return self._engines.get(blob_id)
+
+    def load(self, blob_id: str) -> None:
+        """Begin to read a model file; `loaded` will tell how it went."""
+        self._wanted.put(blob_id)
+
+    def loaded(self) -> Iterator[tuple[str, Decoded | Refused]]:
+        """The files that have been read since."""
+        while not self._read.empty():
+            yield self._read.get()
+
+    def keep(self, blob_id: str, decoded: Decoded) -> Engine:
+        """The engine of a model that was read; older ones make room for it."""
+        network, info = decoded
+        engine = Engine(network, info)
+        self._engines[blob_id] = engine
+        self._bytes[blob_id] = sum(p.numel() * p.element_size() for p in network.parameters())
+        for old in [key for key, other in self._engines.items() if not len(other) and key != blob_id]:
+            if self.bytes <= self._budget:
+                break
+            del self._engines[old], self._bytes[old]
+        return engine
+
+    def _load_forever(self) -> None:
+        while True:
+            blob_id = self._wanted.get()
+            self._read.put((blob_id, self._decode(blob_id)))
+            self._wake()
+
+    def _decode(self, blob_id: str) -> Decoded | Refused:
+        try:
+            network, info = decode_checkpoint(b"".join(read_blob(self._database, blob_id)))
+            return network.to(self._device), info
+        except NotFound:
+            return Refused("checkpoint_gone", "the checkpoint was deleted a moment ago")
+        except Corrupted as error:
+            return Refused("checkpoint_corrupted", str(error))
+        except InvalidCheckpoint as error:
+            return Refused("invalid_checkpoint", str(error))
+        except MemoryError:
+            return Refused("model_too_large", "there is not enough memory to load this model")
+        except (StoreError, RuntimeError) as error:  # a locked database; torch's own failures
+            log.exception("cannot load %s", blob_id)
+            return Refused("load_failed", f"the model could not be loaded: {type(error).__name__}")

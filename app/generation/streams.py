@@ -1,0 +1,239 @@
+"""The service's side of generation: opens streams, hands on their text, keeps the generation process running.
+
+No torch here, and nothing that blocks: all of it belongs to the event loop. Invariants: a stream holds at most the
+characters that it granted; an evicted stream holds a place neither here nor in the process; when the process dies,
+every stream that it wrote for is told, and the process is started again.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import time
+from typing import Any
+
+from app.generation.link import Link
+from app.generation.protocol import Message, ProtocolError
+from app.generation.stream import (
+    GRANTED_CHARACTERS,
+    GenerationRefused,
+    GenerationUnavailable,
+    Stream,
+    StreamFailed,
+    TooManyStreams,
+)
+from app.schemas import GenerateRequest
+from app.settings import Settings
+
+__all__ = ["Generation", "GenerationRefused", "GenerationUnavailable", "Stream", "StreamFailed", "TooManyStreams"]
+
+log = logging.getLogger(__name__)
+
+START_SECONDS = 30.0
+"""How long a request waits for a process that is being started: importing torch from a cold disk takes its time."""
+ADMIT_SECONDS = 60.0
+"""How long a request, once there is a process, waits for its model to be loaded."""
+PING_SECONDS = 5.0
+SILENT_SECONDS = 15.0
+"""A process that says nothing for so long is told to be not alive ..."""
+HUNG_SECONDS = 60.0
+"""... and after so long it is ended. It says something between any two steps, and a step of the largest network takes
+some seconds."""
+SETTLED_SECONDS = 10.0
+"""A process that lived so long is started again at once when it dies."""
+LONGEST_DELAY_SECONDS = 10.0
+
+
+class Generation:
+    """The generation process through all its restarts, and the open streams."""
+
+    def __init__(self, settings: Settings, database_url: str) -> None:
+        self._arguments = (database_url, settings.generation_device)
+        self._max_streams = settings.max_streams
+        self._ids = itertools.count(1)
+        self._streams: dict[int, Stream] = {}
+        self._calls: dict[int, asyncio.Future[Any]] = {}
+        self._link: Link | None = None  # while the process is ready
+        self._ready = asyncio.Event()
+        self._heard_at = 0.0
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Start the process in the background; the first stream waits for it."""
+        self._task = asyncio.create_task(self._keep_running(), name="generation")
+
+    async def stop(self) -> None:
+        """End the process and every stream."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process is ready and has lately said something. From any thread."""
+        return self._link is not None and time.monotonic() - self._heard_at < SILENT_SECONDS
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The event loop that it was started in; its methods belong to no other."""
+        return self._task.get_loop() if self._task else None
+
+    @property
+    def pid(self) -> int | None:
+        """The process that is ready now."""
+        return self._link.pid if self._link else None
+
+    @property
+    def open_streams(self) -> int:
+        """How many streams hold a place, being admitted included."""
+        return len(self._streams)
+
+    async def open(self, request: GenerateRequest, blob_id: str, seed: int) -> Stream:
+        """An admitted stream, which must be evicted in the end; it belongs to the weights in `blob_id`.
+
+        Raises TooManyStreams, GenerationRefused, GenerationUnavailable. Cancelling it leaves nothing behind.
+        """
+        if len(self._streams) >= self._max_streams:
+            raise TooManyStreams(self._max_streams)
+        stream = Stream(next(self._ids), self._forget)
+        self._streams[stream.id] = stream
+        try:
+            link = await self._ready_link()
+            stream.admit(link, blob_id, _fields(request, seed))
+            async with asyncio.timeout(ADMIT_SECONDS):
+                await stream.admitted
+        except TimeoutError:
+            stream.evict()
+            raise GenerationUnavailable("the model could not be loaded in time") from None
+        except BaseException:
+            stream.evict()
+            raise
+        return stream
+
+    async def inspect(self, blob_id: str) -> dict[str, Any]:
+        """What the model file in a blob holds, after loading it. Raises GenerationRefused, GenerationUnavailable."""
+        described: dict[str, Any] = await self._call({"do": "inspect", "blob": blob_id})
+        return described
+
+    async def counts(self) -> dict[str, int]:
+        """What the process holds: rows, models, model_bytes, characters written. Raises GenerationUnavailable."""
+        counted: dict[str, int] = await self._call({"do": "count"})
+        return counted
+
+    def end_streams(self, reason: str) -> None:
+        """Every open stream fails with this reason, as when the service shuts down."""
+        for stream in list(self._streams.values()):
+            stream.fail(StreamFailed(reason))
+
+    async def _call(self, message: Message) -> Any:
+        link, call = await self._ready_link(), next(self._ids)
+        answer = self._calls[call] = asyncio.get_running_loop().create_future()
+        try:
+            link.say(message | {"call": call})
+            async with asyncio.timeout(ADMIT_SECONDS):
+                return await answer
+        except TimeoutError:
+            raise GenerationUnavailable("the generation process did not answer in time") from None
+        finally:
+            del self._calls[call]
+
+    async def _ready_link(self) -> Link:
+        if self._link is None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(START_SECONDS):
+                    await self._ready.wait()
+        if self._link is None or not self.alive or self._link.clogged:
+            raise GenerationUnavailable("the generation process is not running; it is being started again")
+        return self._link
+
+    def _forget(self, stream: Stream) -> None:
+        self._streams.pop(stream.id, None)
+
+    async def _keep_running(self) -> None:
+        delay = 0.0
+        while True:
+            started_at = time.monotonic()
+            reason = "it could not be started"
+            try:
+                reason = await self._run_once()
+            except OSError:
+                log.exception("the generation process could not be started")
+            settled = time.monotonic() - started_at > SETTLED_SECONDS
+            delay = 0.0 if settled else min(LONGEST_DELAY_SECONDS, 2 * delay + 0.1)
+            log.error("the generation process ended (%s), is started again in %.1f s", reason, delay)
+            await asyncio.sleep(delay)
+
+    async def _run_once(self) -> str:
+        """Why the process, started now, ended."""
+        link = await Link.start(self._arguments)
+        pings = asyncio.create_task(self._ping(link))
+        try:
+            return await self._listen(link)
+        finally:
+            pings.cancel()
+            self._link = None
+            self._ready.clear()
+            self._fail_all(link)
+            # Shielded: also when the service stops, no process may stay behind.
+            await asyncio.shield(asyncio.create_task(link.end()))
+
+    async def _listen(self, link: Link) -> str:
+        while True:
+            try:
+                async with asyncio.timeout(HUNG_SECONDS):
+                    messages = await link.hear()
+            except TimeoutError:
+                return f"it said nothing for {HUNG_SECONDS:g} s"
+            except (OSError, ProtocolError) as error:
+                return str(error)
+            self._heard_at = time.monotonic()
+            for message in messages:
+                self._heed(link, message)
+
+    async def _ping(self, link: Link) -> None:
+        while True:
+            await asyncio.sleep(PING_SECONDS)
+            link.say({"do": "count", "call": 0})
+
+    def _heed(self, link: Link, message: Message) -> None:
+        match message["is"]:
+            case "ready":
+                self._link = link
+                self._ready.set()
+            case "text":
+                for stream_id, text, finish_reason in message["rows"]:
+                    if stream := self._streams.get(stream_id):
+                        stream.take(text, finish_reason)
+            case "admitted":
+                if stream := self._streams.get(message["row"]):
+                    stream.set_admitted()
+            case "refused":
+                self._refuse(message)
+            case "failed":
+                if stream := self._streams.get(message["row"]):
+                    stream.fail(StreamFailed(message["detail"]))
+            case "answer":
+                if (call := self._calls.get(message["call"])) and not call.done():
+                    call.set_result(message["value"])
+
+    def _refuse(self, message: Message) -> None:
+        fields = {key: value for key, value in message.items() if key not in ("is", "row", "call", "code", "detail")}
+        refused = GenerationRefused(message["code"], message["detail"], **fields)
+        if stream := self._streams.get(message.get("row", 0)):
+            stream.fail(refused)
+        if (call := self._calls.get(message.get("call", 0))) and not call.done():
+            call.set_exception(refused)
+
+    def _fail_all(self, link: Link) -> None:
+        for stream in list(self._streams.values()):
+            if stream.link is link:
+                stream.fail(StreamFailed("the generation process ended"))
+        for call in self._calls.values():
+            if not call.done():
+                call.set_exception(GenerationUnavailable("the generation process ended"))
+
+
+def _fields(request: GenerateRequest, seed: int) -> Message:
+    return request.model_dump(exclude={"model"}) | {"seed": seed, "characters": GRANTED_CHARACTERS}

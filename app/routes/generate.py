@@ -1,0 +1,161 @@
+"""Text from a model: `POST /generate`, and the same as `GET`.
+
+Knows HTTP, which checkpoint is meant, and whom to ask for a stream. Invariant: whatever is wrong with a request is
+answered by a problem before the first character; the connection to the store is given back before the text begins.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response
+from pydantic import BaseModel
+from starlette.concurrency import run_in_threadpool
+
+from app.errors import Problem, invalid
+from app.generation.streams import (
+    Generation,
+    GenerationRefused,
+    GenerationUnavailable,
+    Stream,
+    TooManyStreams,
+)
+from app.negotiation import preferred
+from app.openapi import body, problems
+from app.routes.dependencies import Configured, Generating, StoredIn
+from app.routes.generation_responses import Events, PlainText, Told, nobody_listens, while_connected, whole_text
+from app.schemas import GenerateRequest
+from app.settings import Settings
+from app.store.database import Database
+from app.store.trained_models import Checkpoint, Model, find_checkpoint, quarantine
+
+router = APIRouter(tags=["generate"])
+
+OFFERED = (PlainText.media_type, Events.media_type, "application/json")
+SEEDS = 2**53
+"""A drawn seed is below this: JavaScript holds it exactly."""
+TRIES = 5
+"""Damaged checkpoints are passed over for the next best one; so many at most."""
+
+
+class GeneratedDocument(BaseModel):
+    """A whole text, and what to ask for to get it again."""
+
+    text: str
+    finish_reason: str
+    characters: int
+    seed: int
+    model: str
+    checkpoint_step: int
+
+
+ANSWERS = problems(
+    404,
+    406,
+    422,
+    429,
+    503,
+    ok={
+        200: {
+            "description": "The text, in the form asked for by `Accept`.",
+            "content": {kind: body(kind)["content"][kind] for kind in OFFERED[:2]},
+            "model": GeneratedDocument,
+        }
+    },
+)
+
+
+@router.post("/generate", summary="Write text", response_class=Response, responses=ANSWERS)
+async def generate(
+    request: Request, asked: GenerateRequest, database: StoredIn, settings: Configured, generation: Generating
+) -> Response:
+    """Let a model write. By `Accept`: `text/plain` (default, characters as they are written), `text/event-stream`
+    (`data: {"text": ...}`, last `event: done`) or `application/json` (all at once). `X-Seed` tells the seed used."""
+    return await _Generating(request, database, settings, generation).answer(asked)
+
+
+@router.get("/generate", summary="Write text (for links and `curl`)", response_class=Response, responses=ANSWERS)
+async def generate_by_query(
+    request: Request,
+    asked: Annotated[GenerateRequest, Query()],
+    database: StoredIn,
+    settings: Configured,
+    generation: Generating,
+) -> Response:
+    """The same as `POST /generate`, with the fields as query parameters; `stop` may be given several times."""
+    return await _Generating(request, database, settings, generation).answer(asked)
+
+
+class _Generating:
+    """One request."""
+
+    def __init__(self, request: Request, database: Database, settings: Settings, generation: Generation) -> None:
+        self._request = request
+        self._database = database
+        self._settings = settings
+        self._generation = generation
+        self._stopping: asyncio.Event = request.app.state.stopping
+
+    async def answer(self, asked: GenerateRequest) -> Response:
+        kind = self._content_type()
+        self._check_prompt(asked.prompt)
+        seed = secrets.randbelow(SEEDS) if asked.seed is None else asked.seed
+        receive = self._request.receive
+        opened = await while_connected(receive, self._open(asked, seed))
+        if opened is None:
+            return nobody_listens()
+        model, checkpoint, stream = opened
+        told = Told(seed, model.id, checkpoint.step)
+        if kind == "application/json":
+            return await whole_text(stream, told, self._stopping, receive)
+        return (Events if kind == Events.media_type else PlainText)(stream, told, self._stopping)
+
+    def _content_type(self) -> str:
+        accept = ",".join(self._request.headers.getlist("accept"))
+        kind = preferred(accept, OFFERED)
+        if kind is None:
+            raise Problem(406, "not_acceptable", f"The text can be had as {', '.join(OFFERED)}.")
+        return kind
+
+    def _check_prompt(self, prompt: str) -> None:
+        limit = self._settings.max_prompt_characters
+        if len(prompt) > limit:
+            raise invalid("prompt", f"must have at most {limit} characters, not {len(prompt)}", code="prompt_too_long")
+
+    async def _open(self, asked: GenerateRequest, seed: int) -> tuple[Model, Checkpoint, Stream]:
+        """An admitted stream of the best checkpoint that can be read. Raises Problem, NotFound."""
+        for _ in range(TRIES):
+            model, checkpoint = await run_in_threadpool(find_checkpoint, self._database, asked.model)
+            try:
+                return model, checkpoint, await self._generation.open(asked, checkpoint.blob_id, seed)
+            except GenerationRefused as refused:
+                if refused.code == "checkpoint_corrupted":
+                    await run_in_threadpool(quarantine, self._database, checkpoint)
+                elif refused.code != "checkpoint_gone":  # gone: replaced by a newer one since it was found
+                    raise problem_of(refused) from None
+            except (TooManyStreams, GenerationUnavailable) as error:
+                raise problem_of(error) from None
+        raise Problem(500, "corrupted", "The checkpoints of this model are damaged.")
+
+
+def problem_of(error: Exception) -> Problem:
+    """The problem that one of generation's errors is."""
+    return next(_TABLE[kind](error) for kind in type(error).__mro__ if kind in _TABLE)
+
+
+def _refused(error: GenerationRefused) -> Problem:
+    if error.code == "unknown_character":
+        return invalid("prompt", str(error), code=error.code, **error.fields)
+    status = {"model_too_large": 503, "load_failed": 503}.get(error.code, 422)
+    return Problem(status, error.code, str(error), headers={"Retry-After": "5"} if status == 503 else None)
+
+
+_TABLE: dict[type[Exception], Callable[[Any], Problem]] = {
+    GenerationRefused: _refused,
+    TooManyStreams: lambda error: Problem(429, "too_many_streams", str(error), headers={"Retry-After": "1"}),
+    GenerationUnavailable: lambda error: Problem(
+        503, "generation_unavailable", str(error), headers={"Retry-After": "2"}
+    ),
+}
