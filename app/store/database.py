@@ -66,6 +66,14 @@ class Database:
         ):
             yield connection
 
+    @contextmanager
+    def migrating(self) -> Iterator[Connection]:
+        """A writing transaction that no second process enters to change tables."""
+        with self.write() as connection:
+            if self.dialect == "postgresql":  # where writing transactions are not alone
+                connection.exec_driver_sql("SELECT pg_advisory_xact_lock(20480)")
+            yield connection
+
     def give_back_space(self) -> None:
         """The file is as small as its contents allow, reached in small steps that let others write in between."""
         if self.dialect != "sqlite":
@@ -139,7 +147,7 @@ def open_database(
     engine = _sqlite_engine(parsed, sqlite_module or newest_sqlite()) if _is_sqlite(parsed) else _create(parsed)
     database = Database(engine, clock)
     try:
-        migrate(database.read, database.write)
+        migrate(database.read, database.migrating)
     except DatabaseUnusable:
         engine.dispose()
         raise

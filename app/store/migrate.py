@@ -33,12 +33,12 @@ def known_revision(connection: Connection) -> str | None:
     return None if revision is None else str(revision)
 
 
-def migrate(read: Transaction, write: Transaction) -> None:
+def migrate(read: Transaction, migrating: Transaction) -> None:
     """The database has the newest schema. Raises DatabaseUnusable or SchemaTooNew, and then nothing has changed."""
     with read() as connection:
         if known_revision(connection) == REVISIONS[-1]:
             return
-    with write() as connection:
+    with migrating() as connection:
         if known_revision(connection) != REVISIONS[-1]:
             _upgrade(connection)
 

@@ -143,13 +143,13 @@ def test_a_checkpoint_being_downloaded_survives_its_replacement_for_a_while(scen
 
 def test_a_job_that_starts_anew_keeps_its_newest_checkpoints_whatever_their_steps(scene: Any) -> None:
     claim = scene.running(name="poet")
-    for step in (100, 200, 300):
+    for step in (100, 200, 300, 400, 500):
         scene.save(claim, step)
-    for step in (10, 20, 100):
+    for step in (10, 20, 400):
         scene.save(claim, step, checkpoint=f"anew {step}".encode())
     kept = list_checkpoints(scene.database, "poet")
-    assert [checkpoint.step for checkpoint in kept] == [100, 20, 10, 300, 200]
-    assert b"".join(read_checkpoint(scene.database, kept[0])) == b"anew 100"
+    assert [checkpoint.step for checkpoint in kept] == [400, 20, 10, 500, 300]
+    assert b"".join(read_checkpoint(scene.database, kept[0])) == b"anew 400"
 
 
 def test_losing_the_lease_while_chunks_are_written_leaves_nothing(scene: Any, monkeypatch: pytest.MonkeyPatch) -> None:
