@@ -28,7 +28,9 @@ class CharRNN(nn.Module):
         self.config = config
         self.vocabulary_size = vocabulary_size
         widths = [config.embedding_size] + [config.hidden_size] * (config.num_layers - 1)
-        self.embedding = nn.Embedding(vocabulary_size, config.embedding_size)
+        self.embedding = nn.Embedding(
+            vocabulary_size, config.embedding_size, _weight=_standard_normal(vocabulary_size, config.embedding_size)
+        )
         self.layers = nn.ModuleList(_layer(config, width) for width in widths)
         self.dropout = nn.Dropout(config.dropout)
         self.output = nn.Linear(config.hidden_size, vocabulary_size)
@@ -52,6 +54,12 @@ class CharRNN(nn.Module):
             values_BTX = self.dropout(values_BTX)
             states.append(after_PBH)
         return self.output(values_BTX).float(), torch.stack(states).float()
+
+
+def _standard_normal(rows: int, width: int) -> Tensor:
+    """Initial embeddings; on the meta device none: `normal_` there imports torch._dynamo, a second and 80 MB."""
+    values = torch.empty(rows, width)
+    return values if values.is_meta else values.normal_()
 
 
 def _layer(config: ModelConfig, width: int) -> nn.RNNBase:
