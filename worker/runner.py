@@ -138,6 +138,7 @@ class Runner:
 
     def _prepare(self, claim: Claim, folder: Path, heartbeat: Heartbeat) -> TrainingTask:
         """The corpus written out, piece by piece, and everything else that the child needs."""
+        assert claim.job.corpus_id is not None, "a live job's corpus cannot be deleted"
         corpus = corpora.get_corpus(self._database, claim.job.corpus_id)
         text_path = folder / "corpus.txt"
         with text_path.open("wb") as file:

@@ -107,7 +107,7 @@ class Installation:
         def probe() -> dict[str, Any] | None:
             job = self.job(job_id)
             assert job["status"] not in FINISHED, f"{job['status']} already: {job['error']}\n{self.logs()}"
-            return job if (job["best"] or {}).get("step", -1) >= step or self.latest_step(job) >= step else None
+            return job if self.latest_step(job) >= step else None
 
         return wait_for(f"step {step} of {job_id}", probe)
 
