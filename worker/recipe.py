@@ -131,7 +131,12 @@ class Recipe:
 
         `costs` count for a budget in minutes alone.
         """
-        if self._training.minutes is None or step < FIRST_TIMED_STEP:
+        anew = self._anew(plan, step, evaluated, costs)
+        due = evaluated != step == plan.evaluate_at  # and stays so, whatever is planned
+        return replace(anew, evaluate_at=step) if due else anew
+
+    def _anew(self, plan: Plan, step: int, evaluated: int, costs: Costs) -> Plan:
+        if self._training.minutes is None or step < FIRST_TIMED_STEP or step >= plan.steps:
             return self._plan(plan.segments[:-1], plan.segments[-1], step, evaluated, self._guess)
         costs = self._cautious(costs, 60 * self._training.minutes, evaluated)
         last_step = step + self._steps_left(step, 60 * self._training.minutes, costs)
