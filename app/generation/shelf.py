@@ -25,7 +25,7 @@ BUDGET_BYTES = 1024 * 1024 * 1024
 """About 400 models of the default size. One model is kept however large it is."""
 
 
-class Refused(Exception):  # noqa: N818  it is an answer
+class Refused(Exception):
     """What was asked cannot be done; `code` is for programs, the message for people."""
 
     def __init__(self, code: str, detail: str, **fields: str | int) -> None:

@@ -20,7 +20,7 @@ class GenerationError(Exception):
     """The base of what can go wrong in generation."""
 
 
-class TooManyStreams(GenerationError):  # noqa: N818
+class TooManyStreams(GenerationError):
     """As many streams are open as may be."""
 
     def __init__(self, limit: int) -> None:
@@ -28,7 +28,7 @@ class TooManyStreams(GenerationError):  # noqa: N818
         self.limit = limit
 
 
-class GenerationRefused(GenerationError):  # noqa: N818
+class GenerationRefused(GenerationError):
     """The request cannot be served by this model. `code` is for programs; `fields` explain it."""
 
     def __init__(self, code: str, detail: str, **fields: Any) -> None:
@@ -37,11 +37,11 @@ class GenerationRefused(GenerationError):  # noqa: N818
         self.fields = fields
 
 
-class GenerationUnavailable(GenerationError):  # noqa: N818
+class GenerationUnavailable(GenerationError):
     """There is no generation process at the moment; trying again later may help."""
 
 
-class StreamFailed(GenerationError):  # noqa: N818
+class StreamFailed(GenerationError):
     """The text broke off; what was read so far is not all of it."""
 
 

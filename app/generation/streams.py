@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import logging
 import time
+from dataclasses import dataclass
 from typing import Any
 
 from app.generation.link import Link
@@ -29,16 +30,25 @@ __all__ = ["Generation", "GenerationRefused", "GenerationUnavailable", "Stream",
 
 log = logging.getLogger(__name__)
 
-START_SECONDS = 30.0
-"""How long a request waits for a process that is being started: importing torch from a cold disk takes its time."""
-ADMIT_SECONDS = 60.0
-"""How long a request, once there is a process, waits for its model to be loaded."""
-PING_SECONDS = 5.0
-SILENT_SECONDS = 15.0
-"""A process that says nothing for so long is told to be not alive ..."""
-HUNG_SECONDS = 60.0
-"""... and after so long it is ended. It says something between any two steps, and a step of the largest network takes
-some seconds."""
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How many seconds what may take."""
+
+    request: float = 30.0
+    """How long a request waits for a process that is being started."""
+    start: float = 120.0
+    """How long a process may take to be ready: importing torch from a cold disk takes its time."""
+    admit: float = 60.0
+    """How long a request, once there is a process, waits for its model to be loaded."""
+    ping: float = 5.0
+    """How often the process is asked to say something."""
+    silent: float = 15.0
+    """A process that said nothing for so long is not alive ..."""
+    hung: float = 60.0
+    """... and after so long it is ended. It answers between any two steps; one of the largest network takes seconds."""
+
+
 SETTLED_SECONDS = 10.0
 """A process that lived so long is started again at once when it dies."""
 LONGEST_DELAY_SECONDS = 10.0
@@ -47,7 +57,8 @@ LONGEST_DELAY_SECONDS = 10.0
 class Generation:
     """The generation process through all its restarts, and the open streams."""
 
-    def __init__(self, settings: Settings, database_url: str) -> None:
+    def __init__(self, settings: Settings, database_url: str, patience: Patience | None = None) -> None:
+        self._patience = patience or Patience()
         self._arguments = (database_url, settings.generation_device)
         self._max_streams = settings.max_streams
         self._ids = itertools.count(1)
@@ -73,7 +84,7 @@ class Generation:
     @property
     def alive(self) -> bool:
         """Whether the process is ready and has lately said something. From any thread."""
-        return self._link is not None and time.monotonic() - self._heard_at < SILENT_SECONDS
+        return self._link is not None and time.monotonic() - self._heard_at < self._patience.silent
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop | None:
@@ -102,7 +113,7 @@ class Generation:
         try:
             link = await self._ready_link()
             stream.admit(link, blob_id, _fields(request, seed))
-            async with asyncio.timeout(ADMIT_SECONDS):
+            async with asyncio.timeout(self._patience.admit):
                 await stream.admitted
         except TimeoutError:
             stream.evict()
@@ -132,7 +143,7 @@ class Generation:
         answer = self._calls[call] = asyncio.get_running_loop().create_future()
         try:
             link.say(message | {"call": call})
-            async with asyncio.timeout(ADMIT_SECONDS):
+            async with asyncio.timeout(self._patience.admit):
                 return await answer
         except TimeoutError:
             raise GenerationUnavailable("the generation process did not answer in time") from None
@@ -142,7 +153,7 @@ class Generation:
     async def _ready_link(self) -> Link:
         if self._link is None:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(START_SECONDS):
+                async with asyncio.timeout(self._patience.request):
                     await self._ready.wait()
         if self._link is None or not self.alive or self._link.clogged:
             raise GenerationUnavailable("the generation process is not running; it is being started again")
@@ -181,11 +192,12 @@ class Generation:
 
     async def _listen(self, link: Link) -> str:
         while True:
+            limit = self._patience.hung if self._link else self._patience.start
             try:
-                async with asyncio.timeout(HUNG_SECONDS):
+                async with asyncio.timeout(limit):
                     messages = await link.hear()
             except TimeoutError:
-                return f"it said nothing for {HUNG_SECONDS:g} s"
+                return f"it said nothing for {limit:g} s"
             except (OSError, ProtocolError) as error:
                 return str(error)
             self._heard_at = time.monotonic()
@@ -194,7 +206,7 @@ class Generation:
 
     async def _ping(self, link: Link) -> None:
         while True:
-            await asyncio.sleep(PING_SECONDS)
+            await asyncio.sleep(self._patience.ping)
             link.say({"do": "count", "call": 0})
 
     def _heed(self, link: Link, message: Message) -> None:

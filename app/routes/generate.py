@@ -4,10 +4,8 @@ Knows HTTP, which checkpoint is meant, and whom to ask for a stream. Invariant: 
 answered by a problem before the first character; the connection to the store is given back before the text begins.
 """
 
-import asyncio
 import secrets
-from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
@@ -15,13 +13,7 @@ from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
 from app.errors import Problem, invalid
-from app.generation.streams import (
-    Generation,
-    GenerationRefused,
-    GenerationUnavailable,
-    Stream,
-    TooManyStreams,
-)
+from app.generation.streams import Generation, GenerationRefused, Stream
 from app.negotiation import preferred
 from app.openapi import body, problems
 from app.routes.dependencies import Configured, Generating, StoredIn
@@ -96,7 +88,6 @@ class _Generating:
         self._database = database
         self._settings = settings
         self._generation = generation
-        self._stopping: asyncio.Event = request.app.state.stopping
 
     async def answer(self, asked: GenerateRequest) -> Response:
         kind = self._content_type()
@@ -109,8 +100,8 @@ class _Generating:
         model, checkpoint, stream = opened
         told = Told(seed, model.id, checkpoint.step)
         if kind == "application/json":
-            return await whole_text(stream, told, self._stopping, receive)
-        return (Events if kind == Events.media_type else PlainText)(stream, told, self._stopping)
+            return await whole_text(stream, told, receive)
+        return (Events if kind == Events.media_type else PlainText)(stream, told)
 
     def _content_type(self) -> str:
         accept = ",".join(self._request.headers.getlist("accept"))
@@ -125,7 +116,10 @@ class _Generating:
             raise invalid("prompt", f"must have at most {limit} characters, not {len(prompt)}", code="prompt_too_long")
 
     async def _open(self, asked: GenerateRequest, seed: int) -> tuple[Model, Checkpoint, Stream]:
-        """An admitted stream of the best checkpoint that can be read. Raises Problem, NotFound."""
+        """An admitted stream of the best checkpoint that can be read.
+
+        Raises Problem, NotFound, TooManyStreams, GenerationUnavailable.
+        """
         for _ in range(TRIES):
             model, checkpoint = await run_in_threadpool(find_checkpoint, self._database, asked.model)
             try:
@@ -134,28 +128,12 @@ class _Generating:
                 if refused.code == "checkpoint_corrupted":
                     await run_in_threadpool(quarantine, self._database, checkpoint)
                 elif refused.code != "checkpoint_gone":  # gone: replaced by a newer one since it was found
-                    raise problem_of(refused) from None
-            except (TooManyStreams, GenerationUnavailable) as error:
-                raise problem_of(error) from None
+                    raise _problem_of(refused) from None
         raise Problem(500, "corrupted", "The checkpoints of this model are damaged.")
 
 
-def problem_of(error: Exception) -> Problem:
-    """The problem that one of generation's errors is."""
-    return next(_TABLE[kind](error) for kind in type(error).__mro__ if kind in _TABLE)
-
-
-def _refused(error: GenerationRefused) -> Problem:
+def _problem_of(error: GenerationRefused) -> Problem:
     if error.code == "unknown_character":
         return invalid("prompt", str(error), code=error.code, **error.fields)
     status = {"model_too_large": 503, "load_failed": 503}.get(error.code, 422)
     return Problem(status, error.code, str(error), headers={"Retry-After": "5"} if status == 503 else None)
-
-
-_TABLE: dict[type[Exception], Callable[[Any], Problem]] = {
-    GenerationRefused: _refused,
-    TooManyStreams: lambda error: Problem(429, "too_many_streams", str(error), headers={"Retry-After": "1"}),
-    GenerationUnavailable: lambda error: Problem(
-        503, "generation_unavailable", str(error), headers={"Retry-After": "2"}
-    ),
-}

@@ -9,7 +9,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -61,10 +61,9 @@ class Told:
 class RowResponse(StreamingResponse):
     """A response that owns a row."""
 
-    def __init__(self, stream: Stream, told: Told, stopping: asyncio.Event) -> None:
+    def __init__(self, stream: Stream, told: Told) -> None:
         self._stream = stream
         self._told = told
-        self._stopping = stopping
         super().__init__(self._body(), headers=told.headers())
 
     def _body(self) -> AsyncIterator[bytes]:
@@ -72,8 +71,7 @@ class RowResponse(StreamingResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            async with ended_by(self._stopping, self._stream):
-                await super().__call__(scope, receive, _in_time(send))
+            await super().__call__(scope, receive, _in_time(send))
         except StreamFailed as error:
             # Returning with the body unfinished makes the server close the connection without the last chunk.
             log.warning("a stream broke off: %s", error)
@@ -109,11 +107,10 @@ class Events(RowResponse):
             yield format_sse_event(event="done", data_str=_json(self._told.ending(self._stream)))
 
 
-async def whole_text(stream: Stream, told: Told, stopping: asyncio.Event, receive: Receive) -> Response:
+async def whole_text(stream: Stream, told: Told, receive: Receive) -> Response:
     """The whole text as JSON, once it is complete. Ends the row when the client leaves before."""
     try:
-        async with ended_by(stopping, stream):
-            text = await while_connected(receive, _collect(stream))
+        text = await while_connected(receive, _collect(stream))
     except StreamFailed as error:
         raise broken_off(error) from None
     finally:
@@ -143,21 +140,6 @@ async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T |
         working.cancel()
         leaving.cancel()
         await asyncio.gather(working, leaving, return_exceptions=True)
-
-
-@asynccontextmanager
-async def ended_by(stopping: asyncio.Event, stream: Stream) -> AsyncIterator[None]:
-    """Within the block the stream fails as soon as the service stops."""
-
-    async def fail() -> None:
-        await stopping.wait()
-        stream.fail(StreamFailed("the service is stopping"))
-
-    waiting = asyncio.create_task(fail())
-    try:
-        yield
-    finally:
-        waiting.cancel()
 
 
 async def _disconnected(receive: Receive) -> None:

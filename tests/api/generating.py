@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import torch
@@ -67,7 +68,7 @@ class GeneratingService:
     model: Model
     port: int
 
-    def generate(self, kind: str = "text/plain", **fields: object) -> httpx.Response:
+    def generate(self, kind: str = "text/plain", **fields: Any) -> httpx.Response:
         return self.http.post("/generate", json={"model": "tiny"} | fields, headers={"Accept": kind})
 
     def rows(self) -> int:
@@ -85,7 +86,9 @@ class GeneratingService:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
         connection.settimeout(DEADLINE_SECONDS)
         connection.connect(("127.0.0.1", self.port))
-        connection.sendall(f"GET /generate?{query} HTTP/1.1\r\nHost: here\r\nAccept: {kind}\r\n\r\n".encode())
+        connection.sendall(
+            f"GET /generate?{query} HTTP/1.1\r\nHost: here\r\nAccept: {kind}\r\nConnection: close\r\n\r\n".encode()
+        )
         return connection
 
 

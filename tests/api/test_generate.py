@@ -6,6 +6,7 @@ import sys
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -95,7 +96,14 @@ def test_a_drawn_seed_is_told_and_gives_the_same_text_again(service: GeneratingS
 
 
 def test_get_takes_the_same_fields_as_query_parameters(service: GeneratingService) -> None:
-    fields = {"prompt": "é 日\n", "seed": 5, "max_characters": 60, "temperature": 0.7, "top_k": 9, "top_p": 0.9}
+    fields: dict[str, Any] = {
+        "prompt": "é 日\n",
+        "seed": 5,
+        "max_characters": 60,
+        "temperature": 0.7,
+        "top_k": 9,
+        "top_p": 0.9,
+    }
     asked = service.http.get("/generate", params={"model": "tiny", "stop": ["q", "zz"], **fields})
     assert asked.status_code == 200
     assert asked.text == service.generate(stop=["q", "zz"], **fields).text
@@ -143,7 +151,7 @@ def test_a_character_that_the_model_does_not_know_is_named_with_its_place(servic
      ("max_characters", 10**9), ("seed", -1), ("stop", [""]), ("stop", ["x"] * 17), ("prompt", "a" * 2001),
      ("temprature", 1)],
 )  # fmt: skip
-def test_a_field_out_of_range_is_refused_by_name(service: GeneratingService, field: str, value: object) -> None:
+def test_a_field_out_of_range_is_refused_by_name(service: GeneratingService, field: str, value: Any) -> None:
     problem = assert_problem(service.generate(**{field: value}), 422)
     assert problem["errors"][0]["field"].startswith(field)
 

@@ -13,13 +13,16 @@ from typing import Any, TypeVar
 
 import pytest
 
-from app.generation import streams
-from app.generation.streams import Generation, GenerationUnavailable
+from app.generation.streams import Generation, GenerationUnavailable, Patience, Stream, StreamFailed
+from app.schemas import GenerateRequest
 from app.settings import Settings
+from app.store.blobs import write_blob
+from app.store.database import open_database
 from tests.api.generating import (
     DEADLINE_SECONDS,
     GeneratingService,
     generating_service,
+    tiny_checkpoint,
     wait_until,
 )
 
@@ -37,6 +40,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GeneratingServ
 
 def kill(service: GeneratingService) -> int:
     """kill -9 of the generation process; its id."""
+    wait_until(lambda: service.generation.alive)
     pid = service.generation.pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
@@ -70,32 +74,19 @@ def test_kill_9_ends_open_streams_with_an_error_and_the_next_one_is_served_withi
     killed = kill(service)
     began = time.monotonic()
 
-    answer = rest_of_event_stream(events)
-    name, problem = last_event(answer)
+    name, problem = last_event(rest_of(events))
     assert (name, problem["code"], problem["status"]) == ("error", "generation_failed", 503)
     broken = rest_of(plain)
     assert broken.startswith(b"HTTP/1.1 200")
     assert not broken.endswith(b"0\r\n\r\n")  # no last chunk: nobody takes it for a whole text
-    refused = whole.recv(65536)
+    refused = rest_of(whole)
     assert refused.startswith(b"HTTP/1.1 503")
     assert b"generation_failed" in refused
-    whole.close()
 
     assert service.generate(seed=1, max_characters=100).text == expected
     assert time.monotonic() - began < 10
     assert service.generation.pid != killed
     service.wait_for_rows(0)
-
-
-def rest_of_event_stream(connection: socket.socket) -> bytes:
-    """Until the last chunk: after an error event the answer is complete, and the connection stays open."""
-    received = b""
-    while not received.endswith(b"0\r\n\r\n"):
-        data = connection.recv(65536)
-        assert data, "the connection was closed before the last chunk"
-        received += data
-    connection.close()
-    return received
 
 
 def test_a_request_that_comes_while_the_process_is_started_again_waits_for_it(service: GeneratingService) -> None:
@@ -104,31 +95,61 @@ def test_a_request_that_comes_while_the_process_is_started_again_waits_for_it(se
     assert len(service.generate(max_characters=10).text) == 10
 
 
-def test_a_hung_process_blocks_nothing_and_is_replaced(
-    service: GeneratingService, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(streams, "PING_SECONDS", 0.05)
-    monkeypatch.setattr(streams, "SILENT_SECONDS", 0.3)
-    monkeypatch.setattr(streams, "HUNG_SECONDS", 1.5)
-    kill(service)  # the next one is listened to with these limits; its start may take longer than they allow
-    monkeypatch.setattr(streams, "HUNG_SECONDS", 60.0)
-    wait_until(lambda: service.generation.alive)
-    hung = service.generation.pid
-    assert hung is not None
-    monkeypatch.setattr(streams, "HUNG_SECONDS", 1.5)
-    service.generate(max_characters=1)  # heard: from now on the short limit holds
-    os.kill(hung, signal.SIGSTOP)
+def test_a_hung_process_is_told_from_a_busy_one_and_replaced(tmp_path: Path) -> None:
+    database = open_database(f"sqlite:///{tmp_path}/charsmith.db")
+    blob = write_blob(database, [tiny_checkpoint()])
+    database.close()
+    asked = GenerateRequest(model="tiny", max_characters=1_000_000)
 
-    wait_until(lambda: not service.generation.alive)
-    assert service.http.get("/healthz").status_code == 200
-    assert service.http.get("/readyz").status_code == 503
-    refused = service.generate(max_characters=1)
-    assert refused.status_code in (200, 503)  # 200: it was replaced meanwhile
-    assert refused.status_code == 200 or int(refused.headers["retry-after"]) >= 1
+    async def hang_it() -> None:
+        patience = Patience(ping=0.05, silent=0.5, hung=1.5)
+        generation = Generation(Settings(data_dir=tmp_path), f"sqlite:///{tmp_path}/charsmith.db", patience)
+        await generation.start()
+        stream = await generation.open(asked, blob.id, seed=1)
+        busy_until = time.monotonic() + 2.0
+        while time.monotonic() < busy_until:
+            await anext(stream)
+            assert generation.alive
+        hung = generation.pid
+        assert hung is not None
+        os.kill(hung, signal.SIGSTOP)
+        with pytest.raises(StreamFailed):
+            await read_to_the_end(stream)
+        assert not generation.alive
+        stream.evict()
+        stream = await generation.open(asked, blob.id, seed=1)  # waits for the new process
+        assert generation.pid != hung
+        await generation.stop()
+        assert_gone(hung)
+        with pytest.raises(StreamFailed):
+            await read_to_the_end(stream)
+        stream.evict()
 
-    monkeypatch.setattr(streams, "HUNG_SECONDS", 60.0)
-    wait_until(lambda: service.generation.alive and service.generation.pid != hung)
-    assert service.generate(max_characters=1).status_code == 200
+    run(hang_it())
+
+
+async def read_to_the_end(stream: Stream) -> None:
+    async for _ in stream:
+        pass
+
+
+def test_while_a_process_says_nothing_requests_are_refused_at_once(tmp_path: Path) -> None:
+    async def hang_it() -> None:
+        patience = Patience(ping=0.05, silent=0.3)
+        generation = Generation(Settings(data_dir=tmp_path), f"sqlite:///{tmp_path}/charsmith.db", patience)
+        await generation.start()
+        await generation.counts()
+        assert generation.pid is not None
+        os.kill(generation.pid, signal.SIGSTOP)
+        while generation.alive:
+            await asyncio.sleep(0)
+        began = time.monotonic()
+        with pytest.raises(GenerationUnavailable):
+            await generation.counts()
+        assert time.monotonic() - began < 0.2
+        await generation.stop()
+
+    run(hang_it())
 
 
 def test_a_shutdown_ends_open_streams_with_their_last_word(tmp_path: Path) -> None:
@@ -137,9 +158,8 @@ def test_a_shutdown_ends_open_streams_with_their_last_word(tmp_path: Path) -> No
         service.wait_for_rows(1)
         pid = service.generation.pid
         began = time.monotonic()
-    answer = rest_of(events)
     assert time.monotonic() - began < 5
-    name, problem = last_event(answer)
+    name, problem = last_event(rest_of(events))
     assert name == "error"
     assert "shutting down" in problem["detail"]
     assert pid is not None
@@ -152,13 +172,13 @@ def assert_gone(pid: int) -> None:
 
 
 def test_a_process_that_cannot_start_makes_requests_fail_and_is_tried_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(streams, "START_SECONDS", 0.5)
     (tmp_path / "charsmith.db").write_bytes(b"this is no database" * 100)
 
     async def try_it() -> None:
-        generation = Generation(Settings(data_dir=tmp_path), f"sqlite:///{tmp_path}/charsmith.db")
+        patience = Patience(request=0.5)
+        generation = Generation(Settings(data_dir=tmp_path), f"sqlite:///{tmp_path}/charsmith.db", patience)
         await generation.start()
         with pytest.raises(GenerationUnavailable):
             await generation.inspect("blob")
@@ -176,9 +196,14 @@ def test_stopping_in_the_midst_of_starting_leaves_no_process(tmp_path: Path) -> 
             await asyncio.sleep(0)
             await generation.stop()
 
+    before = children()
     run(start_and_stop())
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+    assert children() == before
+
+
+def children() -> str:
+    """Ids of this process's children, zombies included."""
+    return "".join(path.read_text() for path in sorted(Path("/proc/self/task").glob("*/children")))
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:

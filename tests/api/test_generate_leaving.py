@@ -1,0 +1,205 @@
+"""Clients that leave, read slowly or come in crowds: their rows are free within a step, and nobody pays for them."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Coroutine, Iterator
+from typing import Any, TypeVar
+
+import pytest
+from starlette.types import Message
+
+from app.generation.stream import GRANTED_CHARACTERS
+from app.generation.streams import Stream
+from app.routes import generation_responses
+from app.routes.generation_responses import PlainText, Told
+from app.schemas import GenerateRequest
+from app.store.trained_models import delete_model, find_checkpoint
+from tests.api.generating import (
+    DEADLINE_SECONDS,
+    GeneratingService,
+    generating_service,
+    reset,
+    store_model,
+    tiny_checkpoint,
+    wait_until,
+)
+from tests.api.service import assert_problem
+
+KINDS = ["text/plain", "text/event-stream", "application/json"]
+ENDLESS = "model=tiny&max_characters=1000000"
+T = TypeVar("T")
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GeneratingService]:
+    with generating_service(tmp_path_factory.mktemp("data"), max_streams=4) as made:
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind(service: GeneratingService) -> Iterator[None]:
+    yield
+    service.wait_for_rows(0)
+
+
+def within(service: GeneratingService, work: Coroutine[Any, Any, T]) -> T:
+    """Do it in the service's own event loop."""
+    return asyncio.run_coroutine_threadsafe(work, service.loop).result(DEADLINE_SECONDS)
+
+
+async def open_stream(service: GeneratingService, **fields: Any) -> Stream:
+    _, checkpoint = find_checkpoint(service.database, fields.get("model", "tiny"))
+    asked = GenerateRequest.model_validate({"model": "tiny", "max_characters": 1_000_000} | fields)
+    return await service.generation.open(asked, checkpoint.blob_id, seed=1)
+
+
+def open_sockets() -> int:
+    """Of this process, in which the service runs."""
+    links = []
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            links.append(os.readlink(f"/proc/self/fd/{number}"))
+    return sum(link.startswith("socket:") for link in links)
+
+
+@pytest.mark.parametrize("leave", ["close", "reset"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_client_that_leaves_in_mid_stream_frees_its_row(service: GeneratingService, kind: str, leave: str) -> None:
+    connection = service.connect(ENDLESS, kind)
+    service.wait_for_rows(1)
+    if kind != "application/json":
+        assert connection.recv(100).startswith(b"HTTP/1.1 200")  # it streams: the text is far from complete
+    if leave == "reset":
+        reset(connection)
+    else:
+        connection.close()
+    service.wait_for_rows(0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_client_that_leaves_before_it_is_admitted_frees_its_row(service: GeneratingService, kind: str) -> None:
+    pid = service.generation.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        connection = service.connect(ENDLESS, kind)
+        wait_until(lambda: service.generation.open_streams == 1)
+        connection.close()
+        wait_until(lambda: service.generation.open_streams == 0)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert service.rows() == 0
+
+
+def test_fifty_connections_that_are_aborted_leave_nothing_behind(service: GeneratingService) -> None:
+    async def tasks() -> int:
+        return len(asyncio.all_tasks())
+
+    service.generate(max_characters=1)
+    tasks_before, sockets_before = within(service, tasks()), open_sockets()
+    for cycle in range(50):
+        connection = service.connect(ENDLESS, KINDS[cycle % 3])
+        if cycle % 2:
+            wait_until(lambda: service.generation.open_streams >= 1)
+        if cycle % 4 == 1 and cycle % 3 != 2:
+            connection.recv(100)
+        reset(connection)
+        wait_until(lambda: service.generation.open_streams <= 2)
+    service.wait_for_rows(0)
+    wait_until(lambda: within(service, tasks()) <= tasks_before)
+    wait_until(lambda: open_sockets() <= sockets_before)
+
+
+def test_a_stream_too_many_is_told_to_wait_and_a_place_is_free_again_after_one_left(
+    service: GeneratingService,
+) -> None:
+    connections = [service.connect(ENDLESS) for _ in range(4)]
+    service.wait_for_rows(4)
+    refused = service.generate(max_characters=5)
+    assert assert_problem(refused, 429)["code"] == "too_many_streams"
+    assert int(refused.headers["retry-after"]) >= 1
+    connections.pop().close()
+    service.wait_for_rows(3)
+    assert len(service.generate(max_characters=5).text) == 5
+    for connection in connections:
+        connection.close()
+
+
+def test_a_row_writes_only_so_far_ahead_of_its_reader_and_goes_on_when_it_reads(service: GeneratingService) -> None:
+    async def written() -> int:
+        return (await service.generation.counts())["characters"]
+
+    async def read_slowly() -> tuple[int, int]:
+        before = await written()
+        stream = await open_stream(service)
+        other = await open_stream(service, max_characters=3 * GRANTED_CHARACTERS)
+        others = "".join([text async for text in other])  # meanwhile the first one stands still
+        ahead = await written() - before - len(others)
+        read = sum([len(await anext(stream)) for _ in range(20)])
+        stream.evict()
+        other.evict()
+        return ahead, read
+
+    ahead, read = within(service, read_slowly())
+    assert ahead == GRANTED_CHARACTERS
+    assert read > GRANTED_CHARACTERS
+
+
+def test_a_client_that_takes_nothing_is_given_up_after_a_while(
+    service: GeneratingService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generation_responses, "SEND_SECONDS", 0.1)
+
+    async def never() -> Message:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def stuck(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            await never()
+
+    async def answer() -> int:
+        stream = await open_stream(service)
+        response = PlainText(stream, Told(1, "model", 1))
+        await response({"type": "http", "asgi": {"spec_version": "2.3"}}, never, stuck)
+        return service.generation.open_streams
+
+    assert within(service, answer()) == 0
+
+
+def test_a_stream_goes_on_with_its_weights_when_its_model_is_deleted(service: GeneratingService) -> None:
+    store_model(service.database, "doomed", tiny_checkpoint(hidden_size=6))
+    expected = service.generate(model="doomed", seed=1, max_characters=9000).text
+
+    async def read() -> str:
+        stream = await open_stream(service, model="doomed", max_characters=9000)
+        first = await anext(stream)
+        await asyncio.to_thread(delete_model, service.database, "doomed")
+        rest = "".join([text async for text in stream])
+        stream.evict()
+        return first + rest
+
+    assert within(service, read()) == expected
+    assert_problem(service.generate(model="doomed"), 404)
+
+
+def test_the_same_seed_writes_the_same_text_alone_and_in_a_crowd(service: GeneratingService) -> None:
+    alone = service.generate(prompt="a", seed=4, max_characters=2000).text
+    crowd = [service.connect(f"{ENDLESS}&prompt=x&seed={n}") for n in range(3)]
+    service.wait_for_rows(3)
+    assert service.generate(prompt="a", seed=4, max_characters=2000).text == alone
+    for connection in crowd:
+        connection.close()
+
+
+def test_a_long_prompt_that_is_read_keeps_nobody_waiting_and_its_client_may_leave(service: GeneratingService) -> None:
+    body = {"model": "tiny", "prompt": "a" * 100_000, "max_characters": 1}
+    reader = threading.Thread(target=lambda: service.http.post("/generate", json=body))
+    reader.start()
+    wait_until(lambda: service.generation.open_streams == 1)
+    texts = [service.generate(seed=n, max_characters=20).text for n in range(3)]
+    assert {len(text) for text in texts} == {20}
+    reader.join(DEADLINE_SECONDS)
