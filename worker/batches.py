@@ -75,7 +75,7 @@ class Corpus:
         """The corpus of a text that fits into memory."""
         normalized = normalize(text, normalization)
         vocabulary = Vocabulary.of([normalized])
-        ids = vocabulary.encode(normalized).astype(_id_type(vocabulary))
+        ids: Ids = vocabulary.encode(normalized).astype(_id_type(vocabulary))
         return cls(ids, vocabulary, hashlib.sha256(text.encode()).hexdigest())
 
 
