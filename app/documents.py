@@ -47,7 +47,7 @@ class CorpusDocument(Document):
 
 
 class Best(Document):
-    """The checkpoint that is the default for generation."""
+    """The step with the lowest validation loss so far; its checkpoint, stored a moment later, is the default."""
 
     step: int
     val_loss: float | None = Field(description="Nats per character; null if nothing was kept for validation.")

@@ -37,7 +37,7 @@ class ProblemResponse(JSONResponse):
         return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
-class Problem(Exception):  # noqa: N818  RFC 9457 calls it so
+class Problem(Exception):
     """An answer that is an error: `code` is for programs, `detail` for people; `extra` fields join the document."""
 
     def __init__(

@@ -3,13 +3,16 @@
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from app.settings import Settings
 from app.store.database import open_database
-from tests.api.service import Service, running
+from tests.api.service import ScriptedGeneration, Service, running
+
+LIMITS: dict[str, Any] = {"max_corpus_bytes": 100_000, "max_queued_jobs": 3}
 
 
 @pytest.fixture(scope="session")
@@ -26,9 +29,32 @@ def data_dir(tmp_path: Path, empty_database: Path) -> Path:
     return tmp_path
 
 
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Iterator[Service]:
+    """One running service for all tests that leave it as it is: starting and stopping takes longer than most of them."""
+    folder = tmp_path_factory.mktemp("shared")
+    shutil.copy(empty_database, folder / "charsmith.db")
+    with running(Settings(data_dir=folder, **LIMITS)) as made:
+        yield made
+
+
 @pytest.fixture
-def service(data_dir: Path) -> Iterator[Service]:
-    with running(Settings(data_dir=data_dir, max_corpus_bytes=100_000, max_queued_jobs=3)) as made:
+def service(shared: Service, data_dir: Path) -> Iterator[Service]:
+    """The shared service, on an empty store of this test's own."""
+    state, database, generation = (
+        shared.app.state,
+        open_database(f"sqlite:///{data_dir}/charsmith.db"),
+        ScriptedGeneration(),
+    )
+    state.database, state.generation = database, generation
+    yield Service(shared.http, database, generation, shared.settings, shared.server)
+    database.close()
+
+
+@pytest.fixture
+def own_service(data_dir: Path) -> Iterator[Service]:
+    """A service of this test's own, to be stopped or changed."""
+    with running(Settings(data_dir=data_dir, **LIMITS)) as made:
         yield made
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
+from fastapi import FastAPI
 
 from app.main import create_app
 from app.server import Server, make_server
@@ -50,6 +51,12 @@ class Service:
     generation: ScriptedGeneration
     settings: Settings
     server: Server
+
+    @property
+    def app(self) -> FastAPI:
+        app = self.server.config.app
+        assert isinstance(app, FastAPI)
+        return app
 
     @property
     def address(self) -> tuple[str, int]:

@@ -72,12 +72,12 @@ def test_a_worker_is_seen_as_long_as_its_heartbeat_moves(service: Service, watch
     assert watch.workers_seen() == []
 
 
-def test_the_running_service_reports_a_worker_that_announces_itself(service: Service) -> None:
-    workers.announce(service.database, "w1", "cpu")
-    watch: Watch = service.server.config.app.state.watch  # type: ignore[union-attr]
+def test_the_running_service_reports_a_worker_that_announces_itself(own_service: Service) -> None:
+    workers.announce(own_service.database, "w1", "cpu")
+    watch: Watch = own_service.app.state.watch
     watch.look()
 
-    seen = service.http.get("/readyz").json()["workers"]
+    seen = own_service.http.get("/readyz").json()["workers"]
 
     assert [(worker["id"], worker["device"]) for worker in seen] == [("w1", "cpu")]
     assert seen[0]["seconds_since_heartbeat"] < 13

@@ -173,14 +173,15 @@ def test_a_stream_of_a_deleted_job_ends(service: Service) -> None:
         assert list(stream) == []
 
 
-def test_open_streams_end_when_the_service_stops(service: Service, claim: Claim) -> None:
-    with service.http.stream("GET", f"/jobs/{claim.job.id}/events") as answer:
+def test_open_streams_end_when_the_service_stops(own_service: Service) -> None:
+    job = own_service.enqueue()
+    with own_service.http.stream("GET", f"/jobs/{job.id}/events") as answer:
         stream = parsed(answer.iter_lines())
         assert next(stream)["event"] == "status"
-        threading.Timer(0.1, setattr, (service.server, "should_exit", True)).start()
-        list(stream)  # ends, without an error, long before the deadline of reading
+        threading.Timer(0.1, setattr, (own_service.server, "should_exit", True)).start()
+        assert list(stream) == []  # no error either, and long before the deadline of reading
 
-    assert service.generation.ended == "the service is shutting down"
+    assert own_service.generation.ended == "the service is shutting down"
 
 
 def test_many_quiet_streams_leave_the_service_quick(service: Service, claim: Claim) -> None:

@@ -1,11 +1,13 @@
 """Looking at, downloading, uploading and deleting models over HTTP."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import httpx
 import pytest
 
 from app.generation.streams import GenerationRefused
+from app.settings import Settings
 from app.store import claims, recording
 from app.store.claims import Claim
 from app.store.job_state import JobStatus
@@ -14,7 +16,7 @@ from models.checkpoint_header import CheckpointInfo
 from models.config import ModelConfig
 from models.rnn import CharRNN
 from models.vocabulary import Vocabulary
-from tests.api.service import Service, assert_problem, walk
+from tests.api.service import Service, assert_problem, running, walk
 
 CONFIG = ModelConfig(hidden_size=4, embedding_size=2)
 
@@ -174,10 +176,9 @@ def test_a_file_that_the_generation_process_refuses_is_not_kept(service: Service
     assert service.http.get("/models").json()["data"] == []
 
 
-def test_a_model_file_over_the_limit_answers_413(service: Service) -> None:
-    object.__setattr__(service.settings, "max_model_bytes", 100)
-
-    assert_problem(upload(service, checkpoint_file()), 413)
+def test_a_model_file_over_the_limit_answers_413(data_dir: Path) -> None:
+    with running(Settings(data_dir=data_dir, max_model_bytes=100)) as service:
+        assert_problem(upload(service, checkpoint_file()), 413)
 
 
 @pytest.mark.parametrize("name", ["a b", "model_" + "a" * 26])
