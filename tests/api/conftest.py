@@ -31,7 +31,7 @@ def data_dir(tmp_path: Path, empty_database: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Iterator[Service]:
-    """One running service for all tests that leave it as it is: starting and stopping takes longer than most of them."""
+    """One service for all tests that leave it as it is: starting and stopping takes longer than most of them."""
     folder = tmp_path_factory.mktemp("shared")
     shutil.copy(empty_database, folder / "charsmith.db")
     with running(Settings(data_dir=folder, **LIMITS)) as made:
@@ -41,12 +41,8 @@ def shared(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> It
 @pytest.fixture
 def service(shared: Service, data_dir: Path) -> Iterator[Service]:
     """The shared service, on an empty store of this test's own."""
-    state, database, generation = (
-        shared.app.state,
-        open_database(f"sqlite:///{data_dir}/charsmith.db"),
-        ScriptedGeneration(),
-    )
-    state.database, state.generation = database, generation
+    database, generation = open_database(f"sqlite:///{data_dir}/charsmith.db"), ScriptedGeneration()
+    shared.app.state.database, shared.app.state.generation = database, generation
     yield Service(shared.http, database, generation, shared.settings, shared.server)
     database.close()
 

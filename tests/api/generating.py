@@ -114,7 +114,8 @@ def generating_service(data_dir: Path, **settings: int) -> Iterator[GeneratingSe
     model = store_model(database, "tiny", tiny_checkpoint())
     app = create_app(made, database=database)
     server = make_server(made, app)
-    with socket.socket() as listener:
+    # asyncio turns Nagle's delays off only where the protocol is named, as a server's own listeners do.
+    with socket.socket(proto=socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
         thread = threading.Thread(target=server.run, args=([listener],))
