@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from app.client import Client, ClientError
-from app.processes import end_with_parent, parent_socket, started_by_parent
+from app.processes import become_module, end_with_parent, parent_socket, started_by_parent
 from app.progress_view import view_for
 from app.settings import Settings, SettingsError, load_settings, variable_name
 from app.supervisor import serve as supervise
@@ -75,7 +75,7 @@ def worker(data_dir: DataDir = None, device: Device = None) -> None:
     """Run one worker alone, on the database of the settings."""
     _settings(data_dir=data_dir, device=device)
     # Not imported: the service knows nothing of the worker. The same process goes on as one.
-    os.execv(sys.executable, [sys.executable, "-P", "-m", "worker"])  # noqa: S606
+    become_module("worker")
 
 
 @cli.command()

@@ -16,6 +16,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 _ARGUMENT = "--started-by="
 _PARENT_POLL_SECONDS = 0.5
@@ -66,6 +67,11 @@ def start_module(
     if niceness:
         _add_niceness(process, niceness)
     return Child(process, ours)
+
+
+def become_module(module: str) -> NoReturn:
+    """This process goes on as `python -m module`, from the code that we run from; it keeps its id and its terminal."""
+    os.execve(sys.executable, [sys.executable, "-P", "-m", module], _environment(os.environ))  # noqa: S606
 
 
 def started_by_parent() -> bool:
