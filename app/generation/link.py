@@ -5,7 +5,6 @@ whatever the process does or fails to do.
 """
 
 import asyncio
-from collections.abc import Sequence
 
 from app.generation.protocol import Decoder, Message, encode
 from app.processes import Child, start_module
@@ -26,9 +25,9 @@ class Link:
         self._decoder = Decoder()
 
     @classmethod
-    async def start(cls, arguments: Sequence[str]) -> "Link":
-        """The process, started but not yet ready."""
-        starting = asyncio.create_task(asyncio.to_thread(start_module, "app.generation.process", arguments))
+    async def start(cls) -> "Link":
+        """The process, started but not yet ready: it waits for `begin`."""
+        starting = asyncio.create_task(asyncio.to_thread(start_module, "app.generation.process"))
         try:
             child = await asyncio.shield(starting)
         except asyncio.CancelledError:  # the thread goes on all the same: its child must not stay behind

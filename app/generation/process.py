@@ -1,12 +1,11 @@
 """The generation process: loads models, steps their engines, says what their rows write.
 
-Started by the service as `python -m app.generation.process DATABASE_URL DEVICE`; the only part of `app` that imports
-torch. Knows no HTTP. One thread does everything but reading model files: it looks for commands between two steps, so an
-evicted row never writes another character. Invariant: a row never has more text under way than was granted to it, so a
-client that reads slowly costs no memory, and writing to the socket waits only for the service's own event loop.
+Started by the service as `python -m app.generation.process`; with the shelf, the only part of `app` that imports torch.
+Knows no HTTP. One thread does everything but reading model files: it looks for commands between two steps, so an evicted
+row never writes another character. Invariant: a row never has more text under way than was granted to it, so a client
+that reads slowly costs no memory, and writing to the socket waits only for the service's own event loop.
 """
 
-import argparse
 import contextlib
 import logging
 import os
@@ -161,11 +160,13 @@ def _described(decoded: Decoded) -> Message:
     }
 
 
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("database_url")
-    parser.add_argument("device")
-    return parser.parse_args()
+def _first_message(connection: socket.socket) -> Message | None:
+    """`begin`, read byte by byte: what follows is the loop's. None if the service is gone already."""
+    decoder = Decoder()
+    while data := connection.recv(1):
+        for message in decoder.feed(data):
+            return message
+    return None
 
 
 def _resolved(device: str) -> str:
@@ -185,11 +186,11 @@ def main() -> None:
     """Run as a child of the service."""
     end_with_parent()
     connection = parent_socket()
-    arguments = _arguments()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s generation: %(message)s")
     _set_up_torch()
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the service went away while we told it something
-        Process(connection, arguments.database_url, _resolved(arguments.device)).run()
+        if begin := _first_message(connection):
+            Process(connection, begin["database_url"], _resolved(begin["device"])).run()
     os._exit(0)  # not waiting for the loading thread
 
 

@@ -4,6 +4,7 @@ Knows no sockets: bytes in, messages out. A frame is 4 bytes of length, most sig
 UTF-8. Invariant: however the bytes are cut, `Decoder` gives the messages that were encoded, in order.
 
 To the process (`do`):
+    begin    database_url, device    the first message; not arguments: every user of the machine can read those
     admit    row, blob, request{prompt,max_characters,seed,temperature,top_k,top_p,min_p,stop}, characters (granted)
     grant    row, characters     it may write so many more
     evict    row

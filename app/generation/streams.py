@@ -59,7 +59,7 @@ class Generation:
 
     def __init__(self, settings: Settings, database_url: str, patience: Patience | None = None) -> None:
         self._patience = patience or Patience()
-        self._arguments = (database_url, settings.generation_device)
+        self._beginning = {"do": "begin", "database_url": database_url, "device": settings.generation_device}
         self._max_streams = settings.max_streams
         self._ids = itertools.count(1)
         self._streams: dict[int, Stream] = {}
@@ -101,13 +101,17 @@ class Generation:
         """How many streams hold a place, being admitted included."""
         return len(self._streams)
 
+    def check_room(self) -> None:
+        """Raises TooManyStreams: cheap to ask before a request costs anything, in a crowd above all."""
+        if len(self._streams) >= self._max_streams:
+            raise TooManyStreams(self._max_streams)
+
     async def open(self, request: GenerateRequest, blob_id: str, seed: int) -> Stream:
         """An admitted stream, which must be evicted in the end; it belongs to the weights in `blob_id`.
 
         Raises TooManyStreams, GenerationRefused, GenerationUnavailable. Cancelling it leaves nothing behind.
         """
-        if len(self._streams) >= self._max_streams:
-            raise TooManyStreams(self._max_streams)
+        self.check_room()
         stream = Stream(next(self._ids), self._forget)
         self._streams[stream.id] = stream
         try:
@@ -178,7 +182,8 @@ class Generation:
 
     async def _run_once(self) -> str:
         """Why the process, started now, ended."""
-        link = await Link.start(self._arguments)
+        link = await Link.start()
+        link.say(self._beginning)
         pings = asyncio.create_task(self._ping(link))
         try:
             return await self._listen(link)

@@ -92,6 +92,7 @@ class _Generating:
     async def answer(self, asked: GenerateRequest) -> Response:
         kind = self._content_type()
         self._check_prompt(asked.prompt)
+        self._generation.check_room()
         seed = secrets.randbelow(SEEDS) if asked.seed is None else asked.seed
         receive = self._request.receive
         opened = await while_connected(receive, self._open(asked, seed))
