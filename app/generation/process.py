@@ -1,9 +1,9 @@
 """The generation process: loads models, steps their engines, says what their rows write.
 
-Started by the service as `python -m app.generation.process`; with the shelf, the only part of `app` that imports torch.
-Knows no HTTP. One thread does everything but reading model files: it looks for commands between two steps, so an evicted
-row never writes another character. Invariant: a row never has more text under way than was granted to it, so a client
-that reads slowly costs no memory, and writing to the socket waits only for the service's own event loop.
+Started by the service as `python -m app.generation.process`; with shelf and outbox, the only part of `app` that imports
+torch. Knows no HTTP. One thread does everything but reading model files: it looks for commands between two steps, so an
+evicted row never writes another character. Invariant: a row never has more text under way than was granted to it, so a
+client that reads slowly costs no memory, and writing to the socket waits only for the service's own event loop.
 """
 
 import contextlib

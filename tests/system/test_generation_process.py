@@ -102,7 +102,7 @@ def test_a_hung_process_is_told_from_a_busy_one_and_replaced(tmp_path: Path) -> 
     asked = GenerateRequest(model="tiny", max_characters=1_000_000)
 
     async def hang_it() -> None:
-        patience = Patience(ping=0.05, silent=0.5, hung=1.5)
+        patience = Patience(ping=0.05, silent=1.2, hung=1.5)
         generation = Generation(Settings(data_dir=tmp_path), f"sqlite:///{tmp_path}/charsmith.db", patience)
         await generation.start()
         stream = await generation.open(asked, blob.id, seed=1)
