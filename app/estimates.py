@@ -1,4 +1,4 @@
-"""What a training would need, known before it is queued: characters and memory.
+"""The memory that a training would need, known before it is queued.
 
 Knows no torch; counts from the configuration alone. Invariant: an estimate is a lower bound of what training takes, so
 a job is refused only if it cannot work.
@@ -23,21 +23,6 @@ def memory_bytes(model: ModelConfig, training: TrainingConfig, vocabulary_size: 
 def physical_memory_bytes() -> int:
     """Of this machine; the worker, which may run on another, checks again."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def minimum_characters(training: TrainingConfig) -> int:
-    """The shortest corpus that can be trained on, as the trainer counts: a sequence and the character after it, beside
-    what is kept for validation. A corpus too short for all lanes is read by fewer.
-    """
-    needed = training.sequence_length + 1
-    characters = needed
-    while characters - _validation_characters(characters, training.validation_fraction) < needed:
-        characters += 1
-    return characters
-
-
-def _validation_characters(characters: int, validation_fraction: float) -> int:
-    return max(1, int(characters * validation_fraction)) if validation_fraction else 0
 
 
 def readable(size: int) -> str:

@@ -169,3 +169,15 @@ class TrainingConfig(_Record):
         _one_of("precision", self.precision, PRECISIONS)
         if self.evaluate_every is not None:
             _whole("evaluate_every", self.evaluate_every, 1, 10**9)
+
+    def validation_characters(self, characters: int) -> int:
+        """How many at the end of a text of `characters` are kept for validation: at least one, where any are asked."""
+        return max(1, int(characters * self.validation_fraction)) if self.validation_fraction else 0
+
+    @property
+    def minimum_characters(self) -> int:
+        """The shortest text whose training part is a whole sequence and the character after it."""
+        needed = characters = self.sequence_length + 1
+        while characters - self.validation_characters(characters) < needed:
+            characters += 1
+        return characters

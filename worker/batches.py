@@ -79,23 +79,10 @@ class Corpus:
         return cls(ids, vocabulary, hashlib.sha256(text.encode()).hexdigest())
 
 
-def split(corpus: Corpus, validation_fraction: float) -> tuple[Ids, Ids]:
+def split(corpus: Corpus, training: TrainingConfig) -> tuple[Ids, Ids]:
     """The beginning to train on and the end to validate on."""
-    begin = len(corpus.ids) - validation_characters(len(corpus.ids), validation_fraction)
+    begin = len(corpus.ids) - training.validation_characters(len(corpus.ids))
     return corpus.ids[:begin], corpus.ids[begin:]
-
-
-def validation_characters(characters: int, validation_fraction: float) -> int:
-    """How many characters at the end of a text are kept for validation: at least one, where any are asked for."""
-    return max(1, int(characters * validation_fraction)) if validation_fraction else 0
-
-
-def minimum_characters(training: TrainingConfig) -> int:
-    """The shortest text whose training part is a whole sequence and the character after it."""
-    characters = training.sequence_length + 1
-    while characters - validation_characters(characters, training.validation_fraction) < training.sequence_length + 1:
-        characters += 1
-    return characters
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ import torch
 
 from models.checkpoint import CheckpointInfo, encode_checkpoint
 from models.config import ModelConfig, TrainingConfig
-from worker.batches import Corpus, CorpusTooShort, Lanes, minimum_characters, split
+from worker.batches import Corpus, CorpusTooShort, Lanes, split
 from worker.evaluation import Validation, sample_text
 from worker.events import Evaluated, Event, Finished, FinishReason, Progress, Sampled, Saved, Started, Ticked
 from worker.learner import Diverged, Learner, Update
@@ -81,12 +81,11 @@ class _Run:
         pause_requested: Callable[[], bool],
         clock: Callable[[], float],
     ) -> None:
-        minimum = minimum_characters(training)
-        if len(corpus.ids) < minimum:
-            raise CorpusTooShort(len(corpus.ids), minimum)
+        if len(corpus.ids) < training.minimum_characters:
+            raise CorpusTooShort(len(corpus.ids), training.minimum_characters)
         self._model, self._training, self._corpus, self._device = model, training, corpus, device
         self._pause_requested = pause_requested
-        train_ids, validation_ids = split(corpus, training.validation_fraction)
+        train_ids, validation_ids = split(corpus, training)
         self._train_characters = len(train_ids)
         self._lanes = Lanes(train_ids, training.batch_size, training.sequence_length)
         most = most_validation_characters(training, self._lanes.windows)

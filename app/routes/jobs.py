@@ -13,7 +13,7 @@ from fastapi import APIRouter, Header, Query, Response
 from app import presets
 from app.documents import JobDocument, ListDocument, job_document, page_document
 from app.errors import invalid
-from app.estimates import memory_bytes, minimum_characters, physical_memory_bytes, readable
+from app.estimates import memory_bytes, physical_memory_bytes, readable
 from app.openapi import problems
 from app.routes.dependencies import After, Configured, JobId, Limit, StoredIn
 from app.schemas import JobRequest, ModelSettings, TrainingSettings
@@ -75,7 +75,7 @@ def _resolved(request: JobRequest, corpus: Corpus) -> tuple[ModelConfig, Trainin
 
 def check_feasible(model: ModelConfig, training: TrainingConfig, corpus: Corpus) -> None:
     """Refuse what cannot work: a corpus too short, a network too large for this machine. Raises Problem."""
-    minimum = minimum_characters(training)
+    minimum = training.minimum_characters
     if corpus.characters < minimum:
         message = f"has {corpus.characters} characters, training with these settings needs at least {minimum}"
         raise invalid("corpus", message, code="corpus_too_short", minimum_characters=minimum)

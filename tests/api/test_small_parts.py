@@ -2,11 +2,10 @@
 
 import pytest
 
-from app.estimates import BYTES_A_PARAMETER, memory_bytes, minimum_characters, readable
+from app.estimates import BYTES_A_PARAMETER, memory_bytes, readable
 from app.negotiation import preferred
 from app.presets import SMALL_CORPUS_CHARACTERS, resolve
 from models.config import ModelConfig, TrainingConfig
-from worker import batches
 
 TYPES = ("application/json", "text/csv")
 
@@ -24,14 +23,6 @@ def test_a_preset_is_a_size(preset: str, size: tuple[int, int]) -> None:
 def test_auto_is_the_default_network_but_small_for_a_small_corpus() -> None:
     assert resolve("auto", {}, {}, SMALL_CORPUS_CHARACTERS)[0] == ModelConfig()
     assert resolve("auto", {}, {}, SMALL_CORPUS_CHARACTERS - 1)[0] == ModelConfig(hidden_size=256)
-
-
-@pytest.mark.parametrize("fraction", [0, 0.001, 0.1, 0.33, 0.5])
-@pytest.mark.parametrize("length", [1, 2, 10, 64, 333, 4096])
-def test_the_service_and_the_trainer_agree_on_the_shortest_corpus(length: int, fraction: float) -> None:
-    training = TrainingConfig(sequence_length=length, validation_fraction=fraction)
-
-    assert minimum_characters(training) == batches.minimum_characters(training)
 
 
 def test_the_estimate_of_memory_grows_with_everything_that_costs_some() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from models.config import TrainingConfig
 from models.vocabulary import UnknownCharacter, Vocabulary
-from worker.batches import Corpus, Lanes, encode_corpus, minimum_characters, split
+from worker.batches import Corpus, Lanes, encode_corpus, split
 
 CASES = list(itertools.product([12, 13, 50, 101, 256], [1, 3, 8], [1, 4, 11]))
 
@@ -52,17 +52,17 @@ def test_a_short_text_has_fewer_lanes_rather_than_lanes_shorter_than_a_sequence(
 @pytest.mark.parametrize("sequence_length", [1, 7, 64])
 def test_the_minimum_is_the_shortest_text_that_can_be_trained_on(fraction: float, sequence_length: int) -> None:
     training = TrainingConfig(validation_fraction=fraction, sequence_length=sequence_length)
-    minimum = minimum_characters(training)
-    kept = [len(split(Corpus(np.zeros(n), Vocabulary("a"), ""), fraction)[0]) for n in (minimum, minimum - 1)]
+    minimum = training.minimum_characters
+    kept = [len(split(Corpus(np.zeros(n), Vocabulary("a"), ""), training)[0]) for n in (minimum, minimum - 1)]
     assert kept[0] >= sequence_length + 1 > kept[1]
 
 
 def test_the_split_is_the_end_of_the_text_and_nothing_is_lost() -> None:
     corpus = Corpus.of("abcdefghij" * 10)
-    train, validation = split(corpus, 0.25)
+    train, validation = split(corpus, TrainingConfig(validation_fraction=0.25))
     assert (len(train), len(validation)) == (75, 25)
     assert np.array_equal(np.concatenate((train, validation)), corpus.ids)
-    assert len(split(corpus, 0)[1]) == 0
+    assert len(split(corpus, TrainingConfig(validation_fraction=0))[1]) == 0
 
 
 def test_a_corpus_is_read_back_from_its_file(tmp_path: Path) -> None:
