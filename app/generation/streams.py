@@ -101,19 +101,20 @@ class Generation:
         """How many streams hold a place, being admitted included."""
         return len(self._streams)
 
-    def check_room(self) -> None:
-        """Raises TooManyStreams: cheap to ask before a request costs anything, in a crowd above all."""
+    def hold_place(self) -> Stream:
+        """A stream that is yet to be admitted, and must be evicted in the end. Raises TooManyStreams.
+
+        Costs nothing: hold a place before anything that does, so that a crowd is refused at once.
+        """
         if len(self._streams) >= self._max_streams:
             raise TooManyStreams(self._max_streams)
-
-    async def open(self, request: GenerateRequest, blob_id: str, seed: int) -> Stream:
-        """An admitted stream, which must be evicted in the end; it belongs to the weights in `blob_id`.
-
-        Raises TooManyStreams, GenerationRefused, GenerationUnavailable. Cancelling it leaves nothing behind.
-        """
-        self.check_room()
         stream = Stream(next(self._ids), self._forget)
         self._streams[stream.id] = stream
+        return stream
+
+    async def admit(self, stream: Stream, request: GenerateRequest, blob_id: str, seed: int) -> None:
+        """The stream begins, and belongs to the weights in `blob_id`. Raises GenerationRefused, GenerationUnavailable;
+        then, or if it is cancelled, the stream is evicted."""
         try:
             link = await self._ready_link()
             stream.admit(link, blob_id, _fields(request, seed))
@@ -125,6 +126,11 @@ class Generation:
         except BaseException:
             stream.evict()
             raise
+
+    async def open(self, request: GenerateRequest, blob_id: str, seed: int) -> Stream:
+        """An admitted stream, which must be evicted in the end. Raises what `hold_place` and `admit` raise."""
+        stream = self.hold_place()
+        await self.admit(stream, request, blob_id, seed)
         return stream
 
     async def inspect(self, blob_id: str) -> dict[str, Any]:

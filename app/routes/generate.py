@@ -92,7 +92,6 @@ class _Generating:
     async def answer(self, asked: GenerateRequest) -> Response:
         kind = self._content_type()
         self._check_prompt(asked.prompt)
-        self._generation.check_room()
         seed = secrets.randbelow(SEEDS) if asked.seed is None else asked.seed
         receive = self._request.receive
         opened = await while_connected(receive, self._open(asked, seed))
@@ -122,14 +121,20 @@ class _Generating:
         Raises Problem, NotFound, TooManyStreams, GenerationUnavailable.
         """
         for _ in range(TRIES):
-            model, checkpoint = await run_in_threadpool(find_checkpoint, self._database, asked.model)
+            stream = self._generation.hold_place()
             try:
-                return model, checkpoint, await self._generation.open(asked, checkpoint.blob_id, seed)
+                model, checkpoint = await run_in_threadpool(find_checkpoint, self._database, asked.model)
+                await self._generation.admit(stream, asked, checkpoint.blob_id, seed)
             except GenerationRefused as refused:
                 if refused.code == "checkpoint_corrupted":
                     await run_in_threadpool(quarantine, self._database, checkpoint)
                 elif refused.code != "checkpoint_gone":  # gone: replaced by a newer one since it was found
                     raise _problem_of(refused) from None
+            except BaseException:
+                stream.evict()
+                raise
+            else:
+                return model, checkpoint, stream
         raise Problem(500, "corrupted", "The checkpoints of this model are damaged.")
 
 

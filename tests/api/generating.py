@@ -67,6 +67,7 @@ class GeneratingService:
     loop: asyncio.AbstractEventLoop
     model: Model
     port: int
+    database_file: Path
 
     def generate(self, kind: str = "text/plain", **fields: Any) -> httpx.Response:
         return self.http.post("/generate", json={"model": "tiny"} | fields, headers={"Accept": kind})
@@ -125,7 +126,9 @@ def generating_service(data_dir: Path, **settings: int) -> Iterator[GeneratingSe
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=DEADLINE_SECONDS, trust_env=False) as http:
                 wait_until(lambda: app.state.generation.alive)
                 loop = app.state.generation.loop
-                yield GeneratingService(http, database, app.state.generation, loop, model, port)
+                yield GeneratingService(
+                    http, database, app.state.generation, loop, model, port, data_dir / "charsmith.db"
+                )
         finally:
             server.should_exit = True
             thread.join(DEADLINE_SECONDS)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import sqlite3
 import threading
 from collections.abc import Coroutine, Iterator
 from typing import Any, TypeVar
@@ -16,7 +17,7 @@ from app.generation.streams import Stream
 from app.routes import generation_responses
 from app.routes.generation_responses import PlainText, Told
 from app.schemas import GenerateRequest
-from app.store.trained_models import delete_model, find_checkpoint
+from app.store.trained_models import Model, delete_model, find_checkpoint
 from tests.api.generating import (
     DEADLINE_SECONDS,
     GeneratingService,
@@ -203,3 +204,37 @@ def test_a_long_prompt_that_is_read_keeps_nobody_waiting_and_its_client_may_leav
     texts = [service.generate(seed=n, max_characters=20).text for n in range(3)]
     assert {len(text) for text in texts} == {20}
     reader.join(DEADLINE_SECONDS)
+
+
+def test_a_place_is_held_before_anything_is_looked_up_and_given_back_when_that_fails(
+    service: GeneratingService,
+) -> None:
+    async def hold_all() -> list[Stream]:
+        return [service.generation.hold_place() for _ in range(4)]
+
+    held = within(service, hold_all())
+    assert_problem(service.generate(model="nobody"), 429)  # a crowd costs no query
+    for stream in held:
+        service.loop.call_soon_threadsafe(stream.evict)
+    wait_until(lambda: service.generation.open_streams == 0)
+    for _ in range(5):
+        assert_problem(service.generate(model="nobody"), 404)
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_good(service: GeneratingService) -> None:
+    model = store_model(service.database, "damaged", tiny_checkpoint(hidden_size=5))
+    damage(service, model)
+    for _ in range(2):  # found damaged, then known to be
+        answer = service.generate(model="damaged")
+        assert answer.status_code in (404, 500), answer.text
+        assert_problem(answer, answer.status_code)
+
+
+def damage(service: GeneratingService, model: Model) -> None:
+    """Change one byte of the model's stored file."""
+    _, checkpoint = find_checkpoint(service.database, model.id)
+    with contextlib.closing(sqlite3.connect(service.database_file)) as connection, connection:
+        row = connection.execute("SELECT data FROM blob_chunks WHERE blob_id = ?", (checkpoint.blob_id,)).fetchone()
+        data = bytearray(row[0])
+        data[-1] ^= 1
+        connection.execute("UPDATE blob_chunks SET data = ? WHERE blob_id = ?", (bytes(data), checkpoint.blob_id))
