@@ -84,7 +84,7 @@ def running(settings: Settings) -> Iterator[Service]:
     """A service with these settings, until the block ends."""
     database, generation = open_database(settings.resolved_database_url), ScriptedGeneration()
     server = make_server(settings, create_app(settings, database=database, generation=generation))
-    with socket.socket() as listener:
+    with socket.socket(proto=socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
         thread = threading.Thread(target=server.run, args=([listener],))
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
