@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from models.config import GATES, ModelConfig
+from models.gru import run_gru
 
 
 class CharRNN(nn.Module):
@@ -73,6 +74,9 @@ def _layer(config: ModelConfig, width: int) -> nn.RNNBase:
 
 def _run(layer: nn.Module, values_BTX: Tensor, state_PBH: Tensor) -> tuple[Tensor, Tensor]:
     """One layer over all time steps: its outputs [B, T, H] and its last state [P, B, H]."""
+    if isinstance(layer, nn.GRU) and layer.training and values_BTX.device.type == "cpu":
+        values_TBH, after_BH = run_gru(layer, values_BTX.transpose(0, 1), state_PBH[0])
+        return values_TBH.transpose(0, 1), after_BH[None]
     if not isinstance(layer, nn.LSTM):
         values_BTH, after_1BH = layer(values_BTX, state_PBH)
         return values_BTH, after_1BH
