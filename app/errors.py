@@ -150,7 +150,10 @@ async def _answer_validation(request: Request, error: Exception) -> Response:
 
 
 async def _answer_unforeseen(request: Request, error: Exception) -> Response:
-    return Problem(500, "internal_error", "Something went wrong inside; the service's log says what.").response()
+    # Uvicorn closes the connection after an exception without saying so; the next request on it would be lost.
+    headers = {"Connection": "close"}
+    detail = "Something went wrong inside; the service's log says what."
+    return Problem(500, "internal_error", detail, headers=headers).response()
 
 
 def validation_problem(errors: Sequence[Mapping[str, Any]]) -> Problem:

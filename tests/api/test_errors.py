@@ -76,6 +76,7 @@ def test_an_unforeseen_error_tells_nothing_about_the_inside(service: Service, mo
 
     assert_problem(answer, 500)
     assert "secret" not in answer.text
+    assert answer.headers["connection"] == "close"
 
 
 @pytest.mark.parametrize(("error", "status"), [(DatabaseBusy(15), 503), (DiskFull(), 507)])

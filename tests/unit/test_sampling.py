@@ -2,10 +2,12 @@
 
 import math
 import random
+from collections.abc import Iterator
 from fractions import Fraction
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from models.sampling import NotFinite, SamplingConfig, draw, noise_key, uniform, weights
@@ -89,6 +91,15 @@ def test_ties_are_ranked_by_the_lowest_id() -> None:
     assert draw(np.array([0, 2, 1, 2], dtype=np.float32), SamplingConfig(temperature=0), 0.99) == 1
 
 
+@pytest.fixture(params=[False, True], ids=["denormals kept", "denormals flushed"])
+def flush_denormals(request: pytest.FixtureRequest) -> Iterator[None]:
+    """As training and the generation process set it, and as everybody else finds it."""
+    torch.set_flush_denormal(request.param)
+    yield
+    torch.set_flush_denormal(False)
+
+
+@pytest.mark.usefixtures("flush_denormals")
 @pytest.mark.parametrize("temperature", [5e-324, 1e-300, 1e-10, 1e-3, 1e6])
 @pytest.mark.parametrize("scale", [0.0, 1e-30, 1.0, 1e30, 3e38])
 def test_extreme_temperatures_and_logits_give_weights_that_are_finite(temperature: float, scale: float) -> None:
