@@ -64,7 +64,7 @@ def draw(logits_V: NDArray[np.float32], sampling: SamplingConfig, uniform: float
 def weights(logits_V: NDArray[np.float32], sampling: SamplingConfig) -> NDArray[np.float64]:
     """What each character weighs in the draw, float64, the likeliest 1, filtered ones 0; temperature above 0."""
     exact_V = _check(logits_V).astype(np.float64)
-    # A temperature below the normal numbers is 0 to a processor that flushes denormals, as the generation process has it.
+    # Below the normal numbers a temperature is 0 to a processor that flushes denormals, as the generation process does.
     temperature = max(sampling.temperature, sys.float_info.min)
     with np.errstate(over="ignore"):  # a tiny temperature: -infinity, whose exponential is the right 0
         weights_V: NDArray[np.float64] = np.exp((exact_V - exact_V.max()) / temperature)
