@@ -5,6 +5,7 @@ is trained; a setting that was given is never changed.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
@@ -25,16 +26,36 @@ SIZES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 
 SMALL_CORPUS_CHARACTERS = 100_000
 """Below, `auto` is `small`: a medium network of 0.9 million numbers would learn such a text by heart."""
+SHORT_BUDGET_MINUTES = 2.0
+"""Up to here `auto` is `small` too: it reads 2.5 times as fast. Tiny Shakespeare after one minute on one core: 1.523
+nats for 1x256, 1.534 for 1x384, 1.593 for 1x512 (docs/decisions.md)."""
+
+LEARNING_RATES = ((256, 6e-3), (512, 4e-3), (1024, 3e-3))
+"""(hidden size up to, peak learning rate): the wider, the lower. Each of the four cells learnt well at 256 with its."""
+WIDEST_LEARNING_RATE = 2e-3
 
 
 def resolve(
     preset: Preset, model: Mapping[str, Any], training: Mapping[str, Any], corpus_characters: int
 ) -> tuple[ModelConfig, TrainingConfig]:
     """Every setting: those given, then the preset's, then the defaults. InvalidConfig names the field in full."""
+    course = _named("training", TrainingConfig, training)
     if preset == "auto":
-        preset = "small" if corpus_characters < SMALL_CORPUS_CHARACTERS else "medium"
+        preset = _automatic(course, corpus_characters)
     config = _named("model", ModelConfig, {**SIZES[preset], **model})
-    return config, _named("training", TrainingConfig, training)
+    if "learning_rate" not in training:
+        course = replace(course, learning_rate=learning_rate(config))
+    return config, course
+
+
+def _automatic(training: TrainingConfig, corpus_characters: int) -> Preset:
+    short = training.minutes is not None and training.minutes <= SHORT_BUDGET_MINUTES
+    return "small" if short or corpus_characters < SMALL_CORPUS_CHARACTERS else "medium"
+
+
+def learning_rate(model: ModelConfig) -> float:
+    """The peak rate for a network of this width, where none is given."""
+    return next((rate for width, rate in LEARNING_RATES if model.hidden_size <= width), WIDEST_LEARNING_RATE)
 
 
 def _named(section: str, record: type[Record], values: Mapping[str, Any]) -> Record:

@@ -101,7 +101,9 @@ class TrainingSettings(Section):
         default=None,
         description="Characters through which gradients flow back, 1 to 4,096. Default 64.",
     )
-    learning_rate: float | None = Field(default=None, description="Peak of the schedule. Default 0.004.")
+    learning_rate: float | None = Field(
+        default=None, description="Peak of the schedule. Default by the network's width."
+    )
     gradient_clip: float | None = Field(default=None, description="Largest norm of the gradient. Default 1.")
     weight_decay: float | None = Field(default=None, description="AdamW's. Default 0.01.")
     validation_fraction: float | None = Field(
@@ -133,7 +135,7 @@ class JobRequest(Request):
     preset: Preset = Field(
         default="auto",
         description="Size of the network: tiny is one layer of 128, small of 256, medium of 512, large two of 1,024. "
-        "auto is medium, or small for a corpus under 100,000 characters.",
+        "auto is medium, or small for a corpus under 100,000 characters or a budget of at most 2 minutes.",
     )
     model: ModelSettings | None = None
     training: TrainingSettings | None = None

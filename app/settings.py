@@ -61,7 +61,10 @@ class Settings(BaseSettings):
         1_000, ge=1, le=1_000_000, description="Jobs that may wait; more are told to come later."
     )
     torch_threads: int | None = Field(
-        None, ge=1, le=1_024, description="Threads of one training process. Unset: one for each core that it may use."
+        None,
+        ge=1,
+        le=1_024,
+        description="Threads of one training process. Unset: one for each core that it may use, but one.",
     )
     log_level: Literal["debug", "info", "warning", "error", "critical"] = Field(
         "info", description="Least severe messages that are logged."

@@ -29,9 +29,15 @@ IDLE_SECONDS = 0.5
 """Between two looks at the queue."""
 
 
-def usable_cores() -> int:
-    """Cores that this process may use; fixed for a job, because exact resume needs the same thread count."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def training_threads() -> int:
+    """All cores that this process may use but one, which is left to the service and its generation process.
+
+    Threads of one product wait for one another, so a core that is shared with a busy process slows all of them: on two
+    cores with one busy neighbour, two threads trained 45 times slower than one (docs/decisions.md). The number depends
+    on nothing that changes: exact resume needs the same one.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores - 1)
 
 
 class Runner:
@@ -152,7 +158,7 @@ class Runner:
             folder=str(folder),
             corpus_sha256=corpus.sha256,
             device=self._device,
-            threads=self._settings.torch_threads or usable_cores(),
+            threads=self._settings.torch_threads or training_threads(),
             resume_point=claims.read_resume_point(self._database, claim),
         )
 
