@@ -101,9 +101,7 @@ class TrainingSettings(Section):
         default=None,
         description="Characters through which gradients flow back, 1 to 4,096. Default 64.",
     )
-    learning_rate: float | None = Field(
-        default=None, description="Peak of the schedule. Default by the network's width."
-    )
+    learning_rate: float | None = Field(default=None, description="Peak of the schedule. Default by the width.")
     gradient_clip: float | None = Field(default=None, description="Largest norm of the gradient. Default 1.")
     weight_decay: float | None = Field(default=None, description="AdamW's. Default 0.01.")
     validation_fraction: float | None = Field(

@@ -63,7 +63,7 @@ def test_only_the_corpus_is_required_and_every_setting_is_answered(uploaded: Ser
     assert list(job["progress"]) == PROGRESS
     assert (job["status"], job["place"], job["name"]) == ("queued", 1, "hamlet")
     assert job["corpus"] == uploaded.http.get("/corpora/hamlet").json()["id"]
-    assert job["training"] == TrainingConfig().as_dict()
+    assert job["training"] == TrainingConfig(learning_rate=0.006).as_dict()
     assert job["model"] == ModelConfig(hidden_size=256).as_dict()  # a small corpus
     assert uploaded.http.get(f"/jobs/{job['id']}").json() == job
 
@@ -74,7 +74,7 @@ def test_settings_that_are_given_stand_before_the_presets(uploaded: Service) -> 
 
     assert job["name"] == "mine"
     assert job["model"] == ModelConfig(cell="lstm", hidden_size=1024, num_layers=3, embedding_size=128).as_dict()
-    assert job["training"] == TrainingConfig(steps=7).as_dict()
+    assert job["training"] == TrainingConfig(steps=7, learning_rate=0.003).as_dict()
 
 
 def test_empty_and_missing_sections_are_the_same(uploaded: Service) -> None:
