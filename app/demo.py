@@ -6,6 +6,7 @@ and goes on serving until Ctrl-C. A second run finds the corpus, the job and the
 
 import importlib.util
 import io
+import os
 import socket
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from rich.console import Console
 from app.cli import fail, print_stream, watch
 from app.client import Client, ClientError
 from app.processes import Child, start_module
-from app.settings import Settings, SettingsError, load_settings
+from app.settings import Settings, SettingsError, load_settings, variable_name
 
 START_SECONDS = 120.0
 STOP_SECONDS = 30.0
@@ -65,7 +66,9 @@ def start_service(settings: Settings) -> tuple[Child, str]:
     port = free_port(settings.host, settings.port)
     if port != settings.port:
         console.print(f"port {settings.port} is taken, this service listens on {port}")
-    return start_module("app.cli", ["serve", "--port", str(port)]), f"http://{settings.host}:{port}"
+    # Its log would tear the progress bar apart; whoever asks for it by the setting gets it.
+    environment = {variable_name("log_level"): "warning", **os.environ}
+    return start_module("app.cli", ["serve", "--port", str(port)], env=environment), f"http://{settings.host}:{port}"
 
 
 def upload(client: Client, path: Path | None) -> dict[str, Any]:
@@ -107,6 +110,7 @@ def summarize(client: Client, job: dict[str, Any]) -> None:
             f"training loss {losses[0]:.3f} -> {losses[-1]:.3f}, "
             f"validation loss {best['val_loss']:.3f} nats per character (step {best['step']})",
             highlight=False,
+            soft_wrap=True,
         )
 
 
@@ -146,7 +150,9 @@ def main(
     try:
         client.wait_until_ready(START_SECONDS, lambda: service.process.poll() is None)
         run(client, corpus, minutes)
-        console.print(f"[bold]Try it yourself:[/bold] {url}/docs (Swagger UI)  Ctrl-C stops the service.")
+        console.print(
+            f"[bold]Try it yourself:[/bold] {url}/docs (Swagger UI)  Ctrl-C stops the service.", soft_wrap=True
+        )
         if not stop:
             wait_for_end(service)
     except ClientError as error:

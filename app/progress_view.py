@@ -53,7 +53,7 @@ class _Samples:
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self._val_loss: float | None = None
+        self._evaluated: dict[str, Any] = {}
 
     def __enter__(self) -> "_Samples":
         return self
@@ -63,9 +63,10 @@ class _Samples:
 
     def show(self, kind: str, data: dict[str, Any]) -> None:
         if kind == "evaluation":
-            self._val_loss = data["val_loss"]
+            self._evaluated = data
         elif kind == "sample":
-            loss = "" if self._val_loss is None else f"  val loss {self._val_loss:.3f}"
+            evaluated = self._evaluated.get("step") == data["step"]  # there are samples in between as well
+            loss = f"  val loss {self._evaluated['val_loss']:.3f}" if evaluated else ""
             self.console.print(
                 f"[bold]step {data['step']:,}[/bold]{loss}  [italic cyan]{escape(sample_line(data['text']))}[/]",
                 highlight=False,
