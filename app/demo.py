@@ -154,6 +154,7 @@ def main(
             f"[bold]Try it yourself:[/bold] {url}/docs (Swagger UI)  Ctrl-C stops the service.", soft_wrap=True
         )
         if not stop:
+            console.print("Ctrl-C stops the service.")
             wait_for_end(service)
     except ClientError as error:
         fail(error)
