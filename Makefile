@@ -12,7 +12,7 @@ DEMO_EXIT ?=
 TORCH := $(shell sed -n 's/^ *"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 INSTALLED := $(VENV)/installed
 
-.PHONY: install demo serve test check format bench clean
+.PHONY: install demo serve test test-compose check format bench clean
 
 install: $(INSTALLED)
 
@@ -31,6 +31,10 @@ serve: install
 
 test: install
 	$(BIN)/python -m pytest
+
+# An engine that runs, or a script that starts one: CHARSMITH_TEST_ENGINE=path/to/engine.sh
+test-compose: install
+	$(BIN)/python -m pytest -m compose -s tests/compose
 
 check: install
 	$(BIN)/ruff check .

@@ -6,6 +6,7 @@ that belong to each other; nothing from outside and nothing at rest is.
 """
 
 import contextlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -27,7 +28,7 @@ class TrainingTask:
     text_path: str
     """The corpus as UTF-8, a file that the child may remove once it is encoded."""
     folder: str
-    """Where the encoded corpus may lie."""
+    """Where the encoded corpus and temporary files may lie."""
     corpus_sha256: str
     device: str
     threads: int
@@ -68,7 +69,10 @@ class TrainingChild:
     """One attempt's process. `events` belongs to one thread; `request_pause` and `kill` may come from any other."""
 
     def __init__(self, task: TrainingTask) -> None:
-        child = start_module("worker.child", niceness=TRAINING_NICENESS if task.device == "cpu" else 0)
+        # Torch's optimizer imports what wants a temporary folder, and a container with a read-only root has no /tmp.
+        environment = {**os.environ, "TMPDIR": task.folder}
+        niceness = TRAINING_NICENESS if task.device == "cpu" else 0
+        child = start_module("worker.child", niceness=niceness, env=environment)
         self._process = child.process
         self._connection = Connection(child.socket.detach())
         with contextlib.suppress(OSError):  # it died already: `events` says so

@@ -37,35 +37,16 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-class Installation:
-    """One data folder, and the programs that a test starts on it. All are gone when the test ends."""
+class Service:
+    """A running service, called over HTTP as a user would."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.http = httpx.Client(base_url=self.url, timeout=30, trust_env=False)
-        self.environment = {name: v for name, v in os.environ.items() if not name.startswith("CHARSMITH_")} | {
-            "CHARSMITH_DATA_DIR": str(folder / "data"),
-            "CHARSMITH_PORT": str(self.port),
-            "CHARSMITH_LEASE_SECONDS": "2",
-            "CHARSMITH_TORCH_THREADS": "1",
-        }
-        self.programs: list[subprocess.Popen[bytes]] = []
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.http = httpx.Client(base_url=url, timeout=30, trust_env=False)
 
-    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        """`charsmith <arguments>`, its output in a file of the folder."""
-        log = (self.folder / f"{arguments[0]}-{len(self.programs)}.log").open("wb")
-        command = [sys.executable, "-m", "app.cli", *arguments]
-        program = subprocess.Popen(command, env=self.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        log.close()
-        self.programs.append(program)
-        return program
-
-    def start_api(self) -> subprocess.Popen[bytes]:
-        program = self.start("api")
-        self.wait_until_ready(workers=0)
-        return program
+    def logs(self) -> str:
+        """What its programs have said; for messages of failed assertions."""
+        return ""
 
     def wait_until_ready(self, workers: int = 1) -> None:
         def ready() -> bool | None:
@@ -123,6 +104,36 @@ class Installation:
     def losses(self, job_id: str) -> list[tuple[int, float | None, float | None]]:
         rows = self.http.get(f"/jobs/{job_id}/metrics").json()["data"]
         return [(row["step"], row["train_loss"], row["val_loss"]) for row in rows]
+
+
+class Installation(Service):
+    """One data folder, and the programs that a test starts on it. All are gone when the test ends."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = free_port()
+        super().__init__(f"http://127.0.0.1:{self.port}")
+        self.environment = {name: v for name, v in os.environ.items() if not name.startswith("CHARSMITH_")} | {
+            "CHARSMITH_DATA_DIR": str(folder / "data"),
+            "CHARSMITH_PORT": str(self.port),
+            "CHARSMITH_LEASE_SECONDS": "2",
+            "CHARSMITH_TORCH_THREADS": "1",
+        }
+        self.programs: list[subprocess.Popen[bytes]] = []
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """`charsmith <arguments>`, its output in a file of the folder."""
+        log = (self.folder / f"{arguments[0]}-{len(self.programs)}.log").open("wb")
+        command = [sys.executable, "-m", "app.cli", *arguments]
+        program = subprocess.Popen(command, env=self.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        log.close()
+        self.programs.append(program)
+        return program
+
+    def start_api(self) -> subprocess.Popen[bytes]:
+        program = self.start("api")
+        self.wait_until_ready(workers=0)
+        return program
 
     def logs(self) -> str:
         return "\n".join(f"== {path.name}\n{path.read_text()[-3000:]}" for path in sorted(self.folder.glob("*.log")))

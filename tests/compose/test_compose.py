@@ -1,0 +1,133 @@
+"""The image and `docker compose`, on a real engine: `make test-compose`. Steps are told with their times.
+
+Where there is no engine, `CHARSMITH_TEST_ENGINE` may name a script that starts one (`up`); without both it fails.
+"""
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.system.harness import Service, free_port, wait_for
+
+pytestmark = pytest.mark.compose
+
+ROOT = Path(__file__).parents[2]
+PROJECT = "charsmith-test"
+IMAGE_BYTES = 1_500_000_000
+STEPS = 2_000
+
+
+@contextmanager
+def step(what: str) -> Iterator[None]:
+    begin = time.monotonic()
+    yield
+    print(f"{time.monotonic() - begin:7.1f} s  {what}")
+
+
+def run(*command: str, seconds: float = 1200, **environment: str) -> str:
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, timeout=seconds, check=False
+    )
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+    return done.stdout
+
+
+def has_engine() -> bool:
+    return subprocess.run(["docker", "info"], capture_output=True, check=False).returncode == 0
+
+
+class Composed(Service):
+    """The stack of docker-compose.yml under a project name of its own, on a free port."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        super().__init__(f"http://127.0.0.1:{self.port}")
+
+    def compose(self, *arguments: str) -> str:
+        settings = {"CHARSMITH_TAG": "test", "CHARSMITH_PORT": str(self.port)}
+        return run("docker", "compose", "--project-name", PROJECT, *arguments, **settings)
+
+    def inspect(self, service: str) -> dict:
+        return json.loads(run("docker", "inspect", f"{PROJECT}-{service}-1"))[0]
+
+    def logs(self) -> str:
+        return self.compose("logs", "--tail", "40")
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Composed]:
+    with step("engine up"):
+        engine = os.environ.get("CHARSMITH_TEST_ENGINE", "")
+        if not has_engine() and engine:
+            run(engine, "up", BASE_WHEELS="1", ENGINE_NAT="0")
+        assert has_engine(), "no Docker engine answers"
+    with step("image built"):
+        index = f"TORCH_INDEX={os.environ.get('TORCH_INDEX', '')}"
+        run("docker", "build", "--network=host", "--build-arg", index, "--tag", "charsmith:test", ".")
+    composed = Composed()
+    try:
+        with step("up --wait"):
+            composed.compose("up", "--wait", "--no-build")
+        yield composed
+    finally:
+        composed.http.close()
+        with step("down"):
+            composed.compose("down", "--volumes", "--timeout", "30")
+
+
+def test_the_image_is_small_and_runs_as_nobody(stack: Composed) -> None:
+    image = json.loads(run("docker", "image", "inspect", "charsmith:test"))[0]
+    print(f"           image: {image['Size'] / 1e6:,.0f} MB")
+    assert image["Size"] < IMAGE_BYTES
+    assert image["Config"]["User"] == "charsmith"
+
+
+@pytest.mark.parametrize("service", ["api", "worker"])
+def test_a_container_can_write_to_its_volume_alone_and_gain_nothing(stack: Composed, service: str) -> None:
+    host = stack.inspect(service)["HostConfig"]
+    assert host["ReadonlyRootfs"]
+    assert host["CapDrop"] == ["ALL"]
+    assert "no-new-privileges:true" in host["SecurityOpt"]
+    assert host["Memory"] > 0
+    assert host["PidsLimit"] > 0
+    assert host["RestartPolicy"]["Name"] == "unless-stopped"
+    check = "import pathlib; pathlib.Path('/opt/x').write_text('x')"
+    tried = subprocess.run(
+        ["docker", "exec", f"{PROJECT}-{service}-1", "python", "-c", check], capture_output=True, text=True, check=False
+    )
+    assert "Read-only file system" in tried.stderr
+
+
+def test_the_service_is_published_on_loopback_alone(stack: Composed) -> None:
+    bindings = stack.inspect("api")["HostConfig"]["PortBindings"]
+    assert [b["HostIp"] for b in bindings["8000/tcp"]] == ["127.0.0.1"]
+    assert not stack.inspect("worker")["HostConfig"]["PortBindings"]
+
+
+def test_the_main_job_runs_through_the_published_port_and_survives_its_worker(stack: Composed) -> None:
+    with step("a worker is seen"):
+        stack.wait_until_ready()
+    stack.upload()
+    with step("a small job trained"):
+        job = stack.submit(steps=60)
+        stack.wait_for_status(job["id"], "succeeded", seconds=120)
+    with step("500 characters written"):
+        text = stack.http.post("/generate", json={"model": job["name"], "max_characters": 500}).text
+    assert len(text) == 500
+    with step(f"a job of {STEPS} steps, its worker killed in between"):
+        job = stack.submit(steps=STEPS)
+        stack.wait_for_step(job["id"], 40)
+        before = stack.inspect("worker")["State"]["Pid"]
+        os.kill(before, 9)
+        with step("  the worker is back"):
+            wait_for("the worker's restart", lambda: stack.inspect("worker")["State"]["Pid"] not in (0, before))
+        done = stack.wait_for_status(job["id"], "succeeded", seconds=180)
+    assert done["attempt"] == 2
+    steps = [row[0] for row in stack.losses(job["id"])]
+    assert steps == sorted(set(steps))
