@@ -21,6 +21,7 @@ from app import errors
 from app.body_limit import RefuseLargeBodies
 from app.generation.streams import Generation
 from app.openapi import DESCRIPTION, TAGS, describe, operation_id, problems
+from app.origin_check import RefuseOtherOrigins
 from app.routes import corpora, generate, health, job_history, jobs, models
 from app.settings import MIB, Settings
 from app.store.database import Database, open_database
@@ -46,7 +47,7 @@ def create_app(
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,
         generate_unique_id_function=operation_id,
-        responses=problems(500),
+        responses=problems(403, 500),
         form_limits={"max_files": 1, "max_fields": 8, "max_part_size": 16 * 1024},
         lifespan=_lifespan,
     )
@@ -71,6 +72,9 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
             allow_headers=["*"],
             expose_headers=["*"],
         )
+    app.add_middleware(
+        RefuseOtherOrigins, hosts=[settings.host, *settings.allowed_hosts], origins=settings.cors_origins
+    )
 
 
 def _add_routes(app: FastAPI, settings: Settings) -> None:

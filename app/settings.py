@@ -50,6 +50,10 @@ class Settings(BaseSettings):
     stall_seconds: float = Field(
         60.0, ge=10, le=86_400, description="A training process that did not move for so long is ended and tried again."
     )
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Names that the service is called by, beside addresses and `localhost`, separated by commas.",
+    )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Origins of web pages that may call the service, separated by commas."
     )
@@ -70,9 +74,9 @@ class Settings(BaseSettings):
         "info", description="Least severe messages that are logged."
     )
 
-    @field_validator("cors_origins", mode="before")
+    @field_validator("allowed_hosts", "cors_origins", mode="before")
     @classmethod
-    def _split_origins(cls, value: object) -> object:
+    def _split_at_commas(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
     @field_validator("cors_origins")

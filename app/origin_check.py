@@ -1,0 +1,69 @@
+"""Keeps web pages of other origins from driving a service that asks for no key.
+
+Knows headers alone, no route. Two ways lead a page in the user's own browser to a service on loopback. DNS rebinding:
+the page's own name is made to resolve to 127.0.0.1, and requests carry that name as `Host`. Plain cross-site requests:
+a form or `fetch` to http://127.0.0.1:8000, which the browser marks with `Origin` or `Sec-Fetch-Site`. Invariant: what
+passes came from no browser, from our own pages, from an origin that a setting names, or is a person following a link.
+"""
+
+import ipaddress
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.errors import Problem
+
+OWN_SITE = ("same-origin", "none", "")
+"""Values of `Sec-Fetch-Site` that our pages and typed addresses have, and its absence."""
+
+
+class RefuseOtherOrigins:
+    """ASGI middleware: 403 for a foreign `Host`, `Origin` or cross-site request.
+
+    `hosts` are names that the service is reached by beside `localhost`; an address needs no name and cannot be rebound.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: Sequence[str], origins: Sequence[str]) -> None:
+        self._app = app
+        self._hosts = {host.lower() for host in hosts}
+        self._origins = frozenset(origins)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and (refusal := self._refusal(Headers(scope=scope))):
+            return await refusal.response()(scope, receive, send)
+        return await self._app(scope, receive, send)
+
+    def _refusal(self, headers: Headers) -> Problem | None:
+        host = headers.get("host", "")
+        if not self._is_ours(host):
+            detail = f"The service is not known as {host!r}; CHARSMITH_ALLOWED_HOSTS may name it."
+            return Problem(403, "foreign_host", detail)
+        origin = headers.get("origin")
+        if origin is None:
+            return self._cross_site(headers)
+        if origin in self._origins or urlsplit(origin).netloc.lower() == host.lower():
+            return None
+        detail = f"Pages of {origin!r} may not call this service; CHARSMITH_CORS_ORIGINS may name them."
+        return Problem(403, "foreign_origin", detail)
+
+    def _cross_site(self, headers: Headers) -> Problem | None:
+        """Requests that carry no origin, as for an image or a script; a link that a person follows may pass."""
+        navigates = headers.get("sec-fetch-mode") == "navigate"
+        if navigates or headers.get("sec-fetch-site", "") in OWN_SITE:
+            return None
+        return Problem(403, "foreign_origin", "Pages of other sites may not call this service.")
+
+    def _is_ours(self, host: str) -> bool:
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+        except ValueError:  # a malformed IPv6 address
+            return False
+        if name == "localhost" or name.endswith(".localhost") or name in self._hosts:
+            return True
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return True

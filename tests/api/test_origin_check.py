@@ -1,0 +1,76 @@
+"""Web pages cannot drive the service: DNS rebinding and cross-site requests are refused, programs and links pass."""
+
+from pathlib import Path
+
+import httpx
+import pytest
+
+from app.settings import Settings
+from tests.api.service import assert_problem, running
+
+FOREIGN_HOSTS = [
+    "evil.example",
+    "evil.example:8000",
+    "127.0.0.1.evil.example",
+    "localhost.evil.example",
+    "",
+    "[::1",
+    "::1",
+]
+OWN_HOSTS = ["localhost", "LOCALHOST:8000", "app.localhost", "127.0.0.1:1", "[::1]:8000", "192.168.1.5:8000"]
+
+
+@pytest.mark.parametrize("host", FOREIGN_HOSTS)
+def test_a_name_that_is_not_ours_is_refused_whatever_it_resolves_to(http: httpx.Client, host: str) -> None:
+    problem = assert_problem(http.get("/corpora", headers={"Host": host}), 403)
+
+    assert problem["code"] == "foreign_host"
+
+
+@pytest.mark.parametrize("host", OWN_HOSTS)
+def test_addresses_and_localhost_are_ours(http: httpx.Client, host: str) -> None:
+    assert http.get("/corpora", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:1", "http://localhost"])
+@pytest.mark.parametrize("path", ["/corpora", "/generate", "/nowhere"])
+def test_a_page_of_another_origin_is_refused_before_anything_is_done(
+    http: httpx.Client, origin: str, path: str
+) -> None:
+    answer = http.post(path, files={"file": ("a.txt", b"some text")}, headers={"Origin": origin})
+
+    assert assert_problem(answer, 403)["code"] == "foreign_origin"
+    assert http.get("/corpora").json()["data"] == []
+
+
+def test_our_own_pages_pass(http: httpx.Client) -> None:
+    own = f"http://{http.base_url.host}:{http.base_url.port}"
+    headers = {"Origin": own, "Sec-Fetch-Site": "same-origin", "Sec-Fetch-Mode": "cors"}
+
+    assert http.post("/corpora", files={"file": ("a.txt", b"some text")}, headers=headers).status_code == 201
+
+
+@pytest.mark.parametrize(
+    ("site", "mode", "status"),
+    [
+        ("cross-site", "no-cors", 403),
+        ("same-site", "cors", 403),
+        ("cross-site", "navigate", 200),
+        ("none", "navigate", 200),
+        ("same-origin", "cors", 200),
+    ],
+)
+def test_a_request_without_origin_goes_by_what_the_browser_says_of_it(
+    http: httpx.Client, site: str, mode: str, status: int
+) -> None:
+    answer = http.get("/corpora", headers={"Sec-Fetch-Site": site, "Sec-Fetch-Mode": mode})
+
+    assert answer.status_code == status
+
+
+def test_names_and_origins_of_the_settings_pass(data_dir: Path) -> None:
+    settings = Settings(data_dir=data_dir, allowed_hosts=("char.example",), cors_origins=("https://page.example",))
+    with running(settings) as service:
+        headers = {"Host": "char.example", "Origin": "https://page.example", "Sec-Fetch-Site": "cross-site"}
+        assert service.http.get("/corpora", headers=headers).status_code == 200
+        assert service.http.get("/corpora", headers={"Host": "other.example"}).status_code == 403
