@@ -52,6 +52,7 @@ class ProblemDocument(BaseModel):
 
 EXPLAINED = {
     400: "The body could not be read.",
+    403: "It comes from a web page of another site, or names a host that is not ours.",
     404: "There is no such thing.",
     406: "None of the content types that are asked for can be had.",
     409: "It does not go with what is there; the detail says why.",
