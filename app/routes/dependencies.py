@@ -42,7 +42,7 @@ ModelKey = Annotated[str, Path(description="Id or name of a model; a name means 
 CheckpointKey = Annotated[
     str, Path(description="Id or name of a model, or `name@step` for one checkpoint.", examples=["shakespeare"])
 ]
-JobId = Annotated[str, Path(description="Id of a job.")]
+JobKey = Annotated[str, Path(description="Id or name of a job; a name means its newest.", examples=["shakespeare"])]
 
 
 def pieces_of(file: UploadFile) -> Iterator[bytes]:

@@ -15,7 +15,7 @@ from app.documents import JobDocument, ListDocument, job_document, page_document
 from app.errors import invalid
 from app.estimates import memory_bytes, physical_memory_bytes, readable
 from app.openapi import problems
-from app.routes.dependencies import After, Configured, JobId, Limit, StoredIn
+from app.routes.dependencies import After, Configured, JobKey, Limit, StoredIn
 from app.schemas import JobRequest, ModelSettings, TrainingSettings
 from app.store import corpora, jobs
 from app.store.corpora import Corpus
@@ -103,7 +103,7 @@ def list_jobs(
 
 
 @router.get("/jobs/{id}", summary="Look at a job", responses=problems(404, 422))
-def get_job(database: StoredIn, id: JobId) -> JobDocument:
+def get_job(database: StoredIn, id: JobKey) -> JobDocument:
     """Where it stands: its place in the queue, its progress, its best checkpoint, its error."""
     return job_document(jobs.get_job(database, id))
 
@@ -113,7 +113,7 @@ def get_job(database: StoredIn, id: JobId) -> JobDocument:
     summary="Cancel a job",
     responses=problems(404, 409, 422, ok={202: {"model": JobDocument, "description": "Its worker will end it."}}),
 )
-def cancel_job(database: StoredIn, response: Response, id: JobId) -> JobDocument:
+def cancel_job(database: StoredIn, response: Response, id: JobKey) -> JobDocument:
     """End a job for good; its checkpoints stay. 409 when it is finished already."""
     return _asked(jobs.cancel_job(database, id), response)
 
@@ -123,19 +123,19 @@ def cancel_job(database: StoredIn, response: Response, id: JobId) -> JobDocument
     summary="Pause a job",
     responses=problems(404, 409, 422, ok={202: {"model": JobDocument, "description": "Its worker will stop it."}}),
 )
-def pause_job(database: StoredIn, response: Response, id: JobId) -> JobDocument:
+def pause_job(database: StoredIn, response: Response, id: JobKey) -> JobDocument:
     """Stop a job so that it can go on later from where it was."""
     return _asked(jobs.pause_job(database, id), response)
 
 
 @router.post("/jobs/{id}/resume", summary="Resume a job", responses=problems(404, 409, 422))
-def resume_job(database: StoredIn, id: JobId) -> JobDocument:
+def resume_job(database: StoredIn, id: JobKey) -> JobDocument:
     """Queue a paused job again."""
     return job_document(jobs.resume_job(database, id))
 
 
 @router.delete("/jobs/{id}", status_code=204, summary="Delete a job", responses=problems(404, 409, 422))
-def delete_job(database: StoredIn, id: JobId) -> None:
+def delete_job(database: StoredIn, id: JobKey) -> None:
     """Remove a job and its history; its model stays. 409 while it runs: cancel it first."""
     jobs.delete_job(database, id)
 

@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Connection, Select, case, func, select, up
 from app.store.errors import NotFound
 from app.store.events import append_event
 from app.store.job_state import FINISHED, JobStatus, sources_of
-from app.store.names import is_id
+from app.store.names import is_id, is_name
 from app.store.rows import record
 from app.store.schema import jobs, models
 
@@ -71,6 +71,16 @@ def read_job(connection: Connection, job_id: str) -> Job:
     row = connection.execute(select_jobs().where(jobs.c.id == job_id)).first() if is_id(job_id) else None
     if row is None:
         raise NotFound("job", job_id)
+    return record(Job, row)
+
+
+def find_job(connection: Connection, key: str) -> Job:
+    """The job of an id, or the newest of a name, as it stands in this transaction. Raises NotFound."""
+    if not is_name(key):
+        return read_job(connection, key)
+    row = connection.execute(select_jobs().where(jobs.c.name == key).order_by(jobs.c.sequence.desc()).limit(1)).first()
+    if row is None:
+        raise NotFound("job", key)
     return record(Job, row)
 
 

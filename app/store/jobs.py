@@ -1,6 +1,7 @@
 """The service's side of the queue: what a person may ask of a job.
 
-Knows nothing of workers but the flags that they read. Invariant: what is refused has changed nothing.
+Knows nothing of workers but the flags that they read. A `key` is a job's id, or a name, which means the newest job of
+that name. Invariant: what is refused has changed nothing.
 """
 
 from typing import Any
@@ -12,7 +13,7 @@ from app.store.corpora import find_corpus
 from app.store.database import Database
 from app.store.errors import Conflict, QueueFull
 from app.store.events import append_event
-from app.store.job_rows import Job, move, read_job, select_jobs
+from app.store.job_rows import Job, find_job, move, read_job, select_jobs
 from app.store.job_state import JobStatus
 from app.store.names import check_name, new_id
 from app.store.pages import Page, read_page
@@ -98,10 +99,10 @@ def _insert(
     return job_id
 
 
-def get_job(database: Database, job_id: str) -> Job:
-    """The job as it stands. Raises NotFound."""
+def get_job(database: Database, key: str) -> Job:
+    """The job of an id, or the newest of a name, as it stands. Raises NotFound."""
     with database.read() as connection:
-        return read_job(connection, job_id)
+        return find_job(connection, key)
 
 
 def list_jobs(database: Database, limit: int, after: str | None = None, status: JobStatus | None = None) -> Page[Job]:
@@ -111,41 +112,41 @@ def list_jobs(database: Database, limit: int, after: str | None = None, status: 
         return read_page(connection, Job, query, jobs, limit, after)
 
 
-def cancel_job(database: Database, job_id: str) -> Job:
+def cancel_job(database: Database, key: str) -> Job:
     """Cancelled at once, or `cancel_requested` of a running job. Raises NotFound; Conflict when it is finished."""
     with database.write() as connection:
-        job = read_job(connection, job_id)
+        job = find_job(connection, key)
         if job.status is JobStatus.RUNNING:
             _ask(connection, job, cancel_requested=True)
         else:
             _move(database, connection, job, JobStatus.CANCELLED, "cancel")
-        return read_job(connection, job_id)
+        return read_job(connection, job.id)
 
 
-def pause_job(database: Database, job_id: str) -> Job:
+def pause_job(database: Database, key: str) -> Job:
     """Paused at once, or `pause_requested` of a running job.
 
     Raises NotFound; Conflict when it is paused, finished or being cancelled.
     """
     with database.write() as connection:
-        job = read_job(connection, job_id)
+        job = find_job(connection, key)
         if job.cancel_requested:
             raise Conflict(f"cannot pause {job.id}: it is being cancelled")
         if job.status is JobStatus.RUNNING:
             _ask(connection, job, pause_requested=True)
         else:
             _move(database, connection, job, JobStatus.PAUSED, "pause")
-        return read_job(connection, job_id)
+        return read_job(connection, job.id)
 
 
-def resume_job(database: Database, job_id: str) -> Job:
+def resume_job(database: Database, key: str) -> Job:
     """Queued again, at its old place. Raises NotFound; Conflict when it is not paused (yet)."""
     with database.write() as connection:
-        job = read_job(connection, job_id)
+        job = find_job(connection, key)
         if job.status is JobStatus.RUNNING:  # queued may follow on running too, but not at a person's word
             raise Conflict(f"cannot resume {job.id}: it is {'being paused' if job.pause_requested else 'running'}")
         _move(database, connection, job, JobStatus.QUEUED, "resume")
-        return read_job(connection, job_id)
+        return read_job(connection, job.id)
 
 
 def _ask(connection: Connection, job: Job, **flags: bool) -> None:
@@ -159,10 +160,10 @@ def _move(database: Database, connection: Connection, job: Job, target: JobStatu
         raise Conflict(f"cannot {verb} {job.id}: it is {job.status}")
 
 
-def delete_job(database: Database, job_id: str) -> None:
+def delete_job(database: Database, key: str) -> None:
     """Gone with its events, metrics and resume point; its model stays. Raises NotFound; Conflict while it runs."""
     with database.write() as connection:
-        job = read_job(connection, job_id)
+        job = find_job(connection, key)
         if job.status is JobStatus.RUNNING:
             raise Conflict(f"cannot delete {job.id}: it is running, cancel it first")
         gone = delete(jobs).where(jobs.c.id == job.id).returning(jobs.c.resume_blob_id)

@@ -226,6 +226,20 @@ def test_a_finished_job_stays_as_it_is(service: Service, call: str) -> None:
     assert service.http.get(f"/jobs/{job.id}").json() == before
 
 
+def test_a_name_means_the_newest_job_of_that_name(service: Service) -> None:
+    service.enqueue("same")
+    newest = service.enqueue("same")
+    path = "/jobs/same"
+
+    for action in ("pause", "resume", "cancel"):
+        assert service.http.post(f"{path}/{action}").json()["id"] == newest.id
+    assert service.http.get(path).json()["id"] == newest.id
+    for report in ("metrics", "events", "loss.png"):
+        assert service.http.get(f"{path}/{report}").content == service.http.get(f"/jobs/{newest.id}/{report}").content
+    assert service.http.delete(path).status_code == 204
+    assert service.http.get(path).json()["id"] != newest.id
+
+
 def test_a_job_is_paused_and_resumed(service: Service) -> None:
     job = service.enqueue()
 

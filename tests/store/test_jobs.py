@@ -148,6 +148,17 @@ def test_what_is_not_allowed_raises_conflict_and_changes_nothing(
         assert scene.told(job)[-1]["status"] == target
 
 
+def test_a_name_means_the_newest_job_that_has_it(scene: Any) -> None:
+    older, newer = scene.job(name="same"), scene.job(name="same")
+    scene.job(name="other")
+    assert get_job(scene.database, "same") == newer
+    assert pause_job(scene.database, "same").id == newer.id
+    assert resume_job(scene.database, "same") == newer
+    assert cancel_job(scene.database, "same").id == newer.id
+    delete_job(scene.database, "same")
+    assert get_job(scene.database, "same") == older
+
+
 def test_a_running_job_is_asked_to_stop_and_goes_on_until_its_worker_has_seen_it(scene: Any) -> None:
     claim = scene.running()
     paused = pause_job(scene.database, claim.job.id)
@@ -193,7 +204,7 @@ def test_jobs_are_listed_newest_first_in_pages_and_by_status(scene: Any) -> None
 
 
 @pytest.mark.parametrize("act", [get_job, cancel_job, pause_job, resume_job, delete_job])
-@pytest.mark.parametrize("key", ["job_" + "a" * 26, "first", "", "\ud800"])
+@pytest.mark.parametrize("key", ["job_" + "a" * 26, "second", "a b", "", "\ud800"])
 def test_an_unknown_job_is_not_found(scene: Any, act: Any, key: str) -> None:
     scene.job()
     with pytest.raises(NotFound):
