@@ -4,7 +4,7 @@ Knows no store. Ranges of a network's and a training's settings live in `models.
 Invariant: an unknown field is refused by name, so that a typing error never trains or writes with a default.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -56,6 +56,11 @@ class GenerateRequest(Request):
         default=0.0, ge=0, le=1, description="Leave out characters below this share of the likeliest one's."
     )
     seed: int | None = Field(
+    unknown: Literal["refuse", "skip"] = Field(
+        default="refuse",
+        description="What to do about characters of the prompt that the model does not know: answer 422, naming the "
+        "first one, or leave them all out.",
+    )
         default=None, ge=0, le=2**63 - 1, description="Same model, prompt and seed: same text. Unset: drawn, and told."
     )
     stop: list[Annotated[Text, Field(min_length=1, max_length=256)]] = Field(

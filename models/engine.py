@@ -37,6 +37,8 @@ class RowRequest:
     seed: int = 0
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     stop: tuple[str, ...] = ()
+    skip_unknown: bool = False
+    """Leave out what the network does not know of the prompt, instead of refusing it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,8 @@ class Engine:
     def admit(self, row_id: int, request: RowRequest, allowance: float = math.inf) -> None:
         """A row joins the next step. It is set aside when it has written `allowance` characters, until `grant`.
 
-        The prompt is normalized as the network's texts were. Raises UnknownCharacter, with the position therein.
+        The prompt is normalized as the network's texts were. Raises UnknownCharacter, with the position therein,
+        unless such are to be skipped.
         """
         assert row_id not in self._rows, "row ids are used once"
         row = _Row(request, self.info, self._network.initial_state(1, self._device), allowance)
@@ -132,8 +135,10 @@ class _Row:
         self.state_LPBH = state_LPBH
         self.allowance = allowance
         self._characters = info.vocabulary.characters
-        prompt = normalize(request.prompt, info.config.normalization) or beginning(info.vocabulary)
-        self._prompt = info.vocabulary.encode(prompt)
+        prompt = normalize(request.prompt, info.config.normalization)
+        if request.skip_unknown:
+            prompt = info.vocabulary.known(prompt)
+        self._prompt = info.vocabulary.encode(prompt or beginning(info.vocabulary))
         self._read = 0
         self.last_id = int(self._prompt[-1])  # fed by the step that writes the first character
         self._written = 0

@@ -144,6 +144,11 @@ class Vocabulary:
             raise UnknownCharacter(text[position], position)
         return ids
 
+    def known(self, text: str) -> str:
+        """The text without the characters that the vocabulary has not."""
+        characters = set(self._characters)
+        return "".join(c for c in text if c in characters)
+
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids."""
         return "".join(self._characters[i] for i in ids)

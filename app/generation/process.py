@@ -144,7 +144,14 @@ class Process:
 
 def _row_request(fields: Message) -> RowRequest:
     sampling = SamplingConfig(fields["temperature"], fields["top_k"], fields["top_p"], fields["min_p"])
-    return RowRequest(fields["prompt"], fields["max_characters"], fields["seed"], sampling, tuple(fields["stop"]))
+    return RowRequest(
+        fields["prompt"],
+        fields["max_characters"],
+        fields["seed"],
+        sampling,
+        tuple(fields["stop"]),
+        skip_unknown=fields["unknown"] == "skip",
+    )
 
 
 def _described(decoded: Decoded) -> Message:

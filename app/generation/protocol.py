@@ -5,7 +5,8 @@ UTF-8. Invariant: however the bytes are cut, `Decoder` gives the messages that w
 
 To the process (`do`):
     begin    database_url, device    the first message; not arguments: every user of the machine can read those
-    admit    row, blob, request{prompt,max_characters,seed,temperature,top_k,top_p,min_p,stop}, characters (granted)
+    admit    row, blob, request{prompt,unknown,max_characters,seed,temperature,top_k,top_p,min_p,stop},
+             characters (granted)
     grant    row, characters     it may write so many more
     evict    row
     inspect  call, blob          is this a usable model file?

@@ -88,7 +88,7 @@ class GeneratingService:
         connection.settimeout(DEADLINE_SECONDS)
         connection.connect(("127.0.0.1", self.port))
         connection.sendall(
-            f"GET /generate?{query} HTTP/1.1\r\nHost: here\r\nAccept: {kind}\r\nConnection: close\r\n\r\n".encode()
+            f"GET /generate?{query} HTTP/1.1\r\nHost: localhost\r\nAccept: {kind}\r\nConnection: close\r\n\r\n".encode()
         )
         return connection
 

@@ -145,6 +145,19 @@ def test_a_character_that_the_model_does_not_know_is_named_with_its_place(servic
     assert "position 2" in problem["detail"]
 
 
+@pytest.mark.parametrize("prompt", ["a€b\r", "€"])
+def test_unknown_characters_are_left_out_of_the_prompt_where_that_is_asked_for(
+    service: GeneratingService, prompt: str
+) -> None:
+    known = "".join(c for c in prompt if c in ALPHABET)
+    expected = service.generate(prompt=known, seed=1).text
+    assert service.generate(prompt=prompt, seed=1, unknown="skip").text == expected
+    query = {"model": "tiny", "prompt": prompt, "seed": 1, "unknown": "skip"}
+    assert service.http.get("/generate", params=query).text == expected
+    assert_problem(service.generate(prompt=prompt, unknown="refuse"), 422, "prompt")
+    assert_problem(service.generate(prompt=prompt, unknown="ignore"), 422, "unknown")
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [("temperature", -1), ("temperature", 11), ("top_p", 0), ("min_p", 2), ("top_k", -1), ("max_characters", 0),
