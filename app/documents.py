@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.store.corpora import Corpus
+from app.store.corpora import Added, Corpus
 from app.store.job_rows import Job
 from app.store.pages import Page
 from app.store.trained_models import Checkpoint, Model
@@ -44,6 +44,14 @@ class CorpusDocument(Document):
     sha256: str = Field(description="Of the bytes, without a byte order mark.")
     preview: str = Field(description="The beginning of the text.")
     created_at: datetime
+
+
+class UploadedCorpusDocument(CorpusDocument):
+    """A text that was just uploaded."""
+
+    byte_order_mark_dropped: bool = Field(
+        description="The file began with UTF-8's byte order mark (EF BB BF), which is no part of the text."
+    )
 
 
 class Best(Document):
@@ -156,6 +164,12 @@ def page_document(page: Page[Row], make: Callable[[Row], T]) -> ListDocument[T]:
 def corpus_document(corpus: Corpus) -> CorpusDocument:
     """A corpus as it is answered."""
     return CorpusDocument.model_validate(corpus)
+
+
+def uploaded_document(added: Added) -> UploadedCorpusDocument:
+    """An upload as it is answered."""
+    corpus = corpus_document(added.corpus)
+    return UploadedCorpusDocument(**corpus.model_dump(), byte_order_mark_dropped=added.mark_dropped)
 
 
 def job_document(job: Job) -> JobDocument:

@@ -9,7 +9,14 @@ from typing import Annotated
 from fastapi import APIRouter, File, Form, Response, UploadFile
 from fastapi.responses import StreamingResponse
 
-from app.documents import CorpusDocument, ListDocument, corpus_document, page_document
+from app.documents import (
+    CorpusDocument,
+    ListDocument,
+    UploadedCorpusDocument,
+    corpus_document,
+    page_document,
+    uploaded_document,
+)
 from app.errors import TOO_LARGE, Problem
 from app.file_names import name_from
 from app.openapi import body, problems
@@ -26,10 +33,9 @@ uploads = APIRouter(tags=["corpora"])
     status_code=201,
     summary="Upload a text",
     responses=problems(
-        400,
-        413,
         422,
-        ok={200: {"model": CorpusDocument, "description": "These bytes were here already: the first corpus."}},
+        507,
+        ok={200: {"model": UploadedCorpusDocument, "description": "These bytes were here already: the first corpus."}},
     ),
 )
 def upload_corpus(
@@ -45,15 +51,16 @@ def upload_corpus(
             examples=["shakespeare"],
         ),
     ] = None,
-) -> CorpusDocument:
-    """Keep a text to train on. A byte order mark is dropped. The same bytes again give the first corpus, with 200."""
+) -> UploadedCorpusDocument:
+    """Keep a text to train on. A byte order mark is dropped, and the answer says so. The same bytes again give the
+    first corpus, with 200."""
     if (file.size or 0) > settings.max_corpus_bytes:
         raise Problem(413, "content_too_large", TOO_LARGE)
-    corpus, new = corpora.add_corpus(database, pieces_of(file), name or name_from(file.filename, "corpus"))
-    if not new:
+    added = corpora.add_corpus(database, pieces_of(file), name or name_from(file.filename, "corpus"))
+    if not added.is_new:
         response.status_code = 200
-    response.headers["Location"] = f"/corpora/{corpus.id}"
-    return corpus_document(corpus)
+    response.headers["Location"] = f"/corpora/{added.corpus.id}"
+    return uploaded_document(added)
 
 
 @router.get("/corpora", summary="List corpora", responses=problems(422))
@@ -68,7 +75,7 @@ def get_corpus(database: StoredIn, key: CorpusKey) -> CorpusDocument:
     return corpus_document(corpora.get_corpus(database, key))
 
 
-@router.delete("/corpora/{key}", status_code=204, summary="Delete a corpus", responses=problems(404, 409, 422))
+@router.delete("/corpora/{key}", status_code=204, summary="Delete a corpus", responses=problems(404, 409, 422, 507))
 def delete_corpus(database: StoredIn, key: CorpusKey) -> None:
     """Refused with 409 while a queued, running or paused job needs it. Models trained on it stay."""
     corpora.delete_corpus(database, key)

@@ -6,7 +6,7 @@ Knows nothing of training. Invariant: a corpus that is listed is complete, valid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, delete, select
 
@@ -19,7 +19,7 @@ from app.store.rows import record
 from app.store.schema import LIVE, corpora, jobs
 from app.store.text_check import NotText, TextCheck
 
-__all__ = ["Corpus", "NotText", "add_corpus", "delete_corpus", "get_corpus", "list_corpora", "read_corpus"]
+__all__ = ["Added", "Corpus", "NotText", "add_corpus", "delete_corpus", "get_corpus", "list_corpora", "read_corpus"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +37,18 @@ class Corpus:
     blob_id: str
 
 
-def add_corpus(database: Database, pieces: Iterable[bytes], name: str) -> tuple[Corpus, bool]:
-    """The corpus of these bytes, and whether it is new: the same bytes again give the first corpus and its name.
+class Added(NamedTuple):
+    """What became of an upload."""
+
+    corpus: Corpus
+    is_new: bool
+    """False: these bytes were here already, and the corpus is the first one, with its name."""
+    mark_dropped: bool
+    """The bytes began with UTF-8's byte order mark, which is not kept."""
+
+
+def add_corpus(database: Database, pieces: Iterable[bytes], name: str) -> Added:
+    """The corpus of these bytes, new or the one that has them already.
 
     Raises NotText, InvalidName; then, or when `pieces` raises, nothing is stored.
     """
@@ -54,7 +64,7 @@ def add_corpus(database: Database, pieces: Iterable[bytes], name: str) -> tuple[
     if not is_new:
         remove_blob(database, blob.id)
         database.give_back_space()
-    return corpus, is_new
+    return Added(corpus, is_new, check.mark_dropped)
 
 
 def _name_blob(database: Database, blob: Blob, check: TextCheck, name: str) -> Corpus:

@@ -35,6 +35,7 @@ class TextCheck:
     def __init__(self) -> None:
         self.characters = 0
         self.preview = ""
+        self.mark_dropped = False
         self._offset = 0
         self._ascii_left = _ASCII
         self._beyond_ascii: set[str] = set()
@@ -70,6 +71,7 @@ class TextCheck:
             if first.startswith(mark):
                 raise NotText(f"the text is {encoding} (byte order mark at byte 0), not UTF-8: save it as UTF-8", 0)
         if first.startswith(codecs.BOM_UTF8):
+            self.mark_dropped = True
             self._offset = len(codecs.BOM_UTF8)
         yield first[self._offset :]
         yield from stream

@@ -68,7 +68,7 @@ class Service:
 
     def enqueue(self, name: str = "hamlet", text: bytes = TEXT) -> Job:
         """A job, put into the queue without the service."""
-        corpus, _ = corpora.add_corpus(self.database, [text], "hamlet")
+        corpus = corpora.add_corpus(self.database, [text], "hamlet").corpus
         model, training = ModelConfig(hidden_size=4, embedding_size=2).as_dict(), TrainingConfig(steps=10).as_dict()
         return jobs.enqueue(self.database, name=name, corpus_id=corpus.id, model=model, training=training)[0]
 

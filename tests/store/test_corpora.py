@@ -23,8 +23,9 @@ def count_blobs(scene: Any) -> int:
 
 def test_a_text_is_described_and_comes_back_byte_for_byte(scene: Any) -> None:
     data = "\ufeffÉtude\r\nno. 1".encode()
-    corpus, is_new = add_corpus(scene.database, [data], "etude")
+    corpus, is_new, mark_dropped = add_corpus(scene.database, [data], "etude")
     assert is_new
+    assert mark_dropped
     assert (corpus.bytes, corpus.characters, corpus.vocabulary_size) == (13, 12, 12)
     assert corpus.preview == "Étude\r\nno. 1"
     assert corpus.created_at == scene.clock()
@@ -34,10 +35,10 @@ def test_a_text_is_described_and_comes_back_byte_for_byte(scene: Any) -> None:
 
 def test_the_same_bytes_again_are_the_first_corpus(scene: Any) -> None:
     first = scene.corpus("first", "hello hello")
-    again, is_new = add_corpus(scene.database, [b"hello ", b"hello"], "second")
-    assert (again, is_new) == (first, False)
-    marked, is_new = add_corpus(scene.database, [b"\xef\xbb\xbfhello hello"], "third")
-    assert (marked, is_new) == (first, False)
+    again = add_corpus(scene.database, [b"hello ", b"hello"], "second")
+    assert again == (first, False, False)
+    marked = add_corpus(scene.database, [b"\xef\xbb\xbfhello hello"], "third")
+    assert marked == (first, False, True)
     assert count_blobs(scene) == 1
 
 
@@ -125,7 +126,7 @@ def test_a_large_text_takes_little_memory(scene: Any) -> None:
     piece = ("Wörter und wieder Wörter\n" * 3000).encode()
     tracemalloc.start()
     try:
-        corpus, _ = add_corpus(scene.database, (piece for _ in range(400)), "large")
+        corpus = add_corpus(scene.database, (piece for _ in range(400)), "large").corpus
         size = sum(len(part) for part in read_corpus(scene.database, corpus))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
@@ -137,7 +138,7 @@ def test_a_large_text_takes_little_memory(scene: Any) -> None:
 def _upload(url: str, start: Any, results: Any) -> None:
     database = open_database(url)
     start.wait(60)
-    corpus, is_new = corpora.add_corpus(database, (b"the same text\n" * 10_000 for _ in range(20)), "same")
+    corpus, is_new, _ = corpora.add_corpus(database, (b"the same text\n" * 10_000 for _ in range(20)), "same")
     results.put((corpus.id, is_new))
     database.close()
 

@@ -51,7 +51,7 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 @pytest.fixture
 def job_id(database: Database) -> str:
-    corpus, _ = corpora.add_corpus(database, [TEXT], "hamlet")
+    corpus = corpora.add_corpus(database, [TEXT], "hamlet").corpus
     job, _ = jobs.enqueue(
         database,
         name="hamlet",
