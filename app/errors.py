@@ -5,7 +5,7 @@ form, and an unforeseen one tells nothing about the inside.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -14,6 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
+from app.allowed_methods import AllowedMethods
 from app.generation.stream import GenerationRefused, GenerationUnavailable, TooManyStreams
 from app.store.corpora import NotText
 from app.store.errors import Conflict, Corrupted, DiskFull, InvalidCursor, NotFound, QueueFull, StoreError
@@ -116,7 +117,7 @@ def problem_of(error: Exception) -> Problem:
 def install(app: FastAPI) -> None:
     """Make the app answer every error as a problem."""
     app.add_exception_handler(Problem, _answer_problem)
-    app.add_exception_handler(HTTPException, _answer_http)
+    app.add_exception_handler(HTTPException, _http_answer(AllowedMethods(app)))
     app.add_exception_handler(RequestValidationError, _answer_validation)
     app.add_exception_handler(Exception, _answer_unforeseen)
     for kind in TABLE:
@@ -132,13 +133,19 @@ async def _answer_domain(request: Request, error: Exception) -> Response:
     return problem_of(error).response()
 
 
-async def _answer_http(request: Request, error: Exception) -> Response:
-    """What the framework refuses: unknown paths and methods, bodies too large or not readable."""
-    assert isinstance(error, HTTPException)
-    status = HTTPStatus(error.status_code)
-    detail = TOO_LARGE if status == 413 else str(error.detail)
-    code = status.phrase.lower().replace(" ", "_")
-    return Problem(status, code, detail, headers=error.headers).response()
+def _http_answer(allowed: AllowedMethods) -> Callable[[Request, Exception], Awaitable[Response]]:
+    async def answer_http(request: Request, error: Exception) -> Response:
+        """What the framework refuses: unknown paths and methods, bodies too large or not readable."""
+        assert isinstance(error, HTTPException)
+        status = HTTPStatus(error.status_code)
+        detail = TOO_LARGE if status == 413 else str(error.detail)
+        code = status.phrase.lower().replace(" ", "_")
+        headers = dict(error.headers or {})
+        if status == 405 and (methods := allowed.of(request.scope["path"])):
+            headers["Allow"] = ", ".join(methods)
+        return Problem(status, code, detail, headers=headers).response()
+
+    return answer_http
 
 
 TOO_LARGE = "The body is larger than this call takes."

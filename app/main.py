@@ -47,7 +47,7 @@ def create_app(
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,
         generate_unique_id_function=operation_id,
-        responses=problems(403, 500),
+        responses=problems(400, 403, 413, 500),
         form_limits={"max_files": 1, "max_fields": 8, "max_part_size": 16 * 1024},
         lifespan=_lifespan,
     )
@@ -79,12 +79,15 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
 
 def _add_routes(app: FastAPI, settings: Settings) -> None:
     """Each group with the largest body that it takes: Starlette stops reading there."""
-    app.include_router(corpora.uploads, max_body_size=settings.max_corpus_bytes + FORM_OVERHEAD_BYTES)
-    app.include_router(corpora.router, max_body_size=MIB)
-    app.include_router(jobs.router, max_body_size=MIB)
-    app.include_router(job_history.router, max_body_size=MIB)
-    app.include_router(models.uploads, max_body_size=settings.max_model_bytes + FORM_OVERHEAD_BYTES)
-    app.include_router(models.router, max_body_size=MIB)
+    unready = problems(503)  # whatever needs the database may find it locked
+    app.include_router(
+        corpora.uploads, max_body_size=settings.max_corpus_bytes + FORM_OVERHEAD_BYTES, responses=unready
+    )
+    app.include_router(corpora.router, max_body_size=MIB, responses=unready)
+    app.include_router(jobs.router, max_body_size=MIB, responses=unready)
+    app.include_router(job_history.router, max_body_size=MIB, responses=unready)
+    app.include_router(models.uploads, max_body_size=settings.max_model_bytes + FORM_OVERHEAD_BYTES, responses=unready)
+    app.include_router(models.router, max_body_size=MIB, responses=unready)
     app.include_router(generate.router, max_body_size=MIB + ESCAPED_BYTES * settings.max_prompt_characters)
     app.include_router(health.router, max_body_size=MIB)
 

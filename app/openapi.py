@@ -51,7 +51,7 @@ class ProblemDocument(BaseModel):
 
 
 EXPLAINED = {
-    400: "The body could not be read.",
+    400: "It is no HTTP, or its body cannot be read.",
     403: "It comes from a web page of another site, or names a host that is not ours.",
     404: "There is no such thing.",
     406: "None of the content types that are asked for can be had.",
@@ -65,6 +65,7 @@ EXPLAINED = {
 
 
 def problems(*statuses: int, ok: Mapping[int | str, dict[str, Any]] | None = None) -> dict[int | str, dict[str, Any]]:
+    507: "The disk is full; delete something first.",
     """The `responses` of an operation that may answer these errors; `ok` are further answers that are none."""
     return {**(ok or {}), **{status: _problem_response(status) for status in statuses}}
 

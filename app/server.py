@@ -12,6 +12,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from app.main import begin_shutdown, create_app
+from app.protocol import Protocol
 from app.settings import Settings, SettingsError
 
 SHUTDOWN_SECONDS = 5
@@ -36,6 +37,7 @@ def make_server(settings: Settings, app: FastAPI | None = None) -> Server:
         host=settings.host,
         port=settings.port,
         log_level=settings.log_level,
+        http=Protocol,
         server_header=False,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         ws="none",

@@ -39,7 +39,7 @@ IdempotencyKey = Annotated[
     "/jobs",
     status_code=202,
     summary="Train a network",
-    responses=problems(400, 404, 409, 413, 422, 429),
+    responses=problems(404, 409, 422, 429, 507),
 )
 def create_job(
     database: StoredIn,
@@ -111,7 +111,7 @@ def get_job(database: StoredIn, id: JobKey) -> JobDocument:
 @router.post(
     "/jobs/{id}/cancel",
     summary="Cancel a job",
-    responses=problems(404, 409, 422, ok={202: {"model": JobDocument, "description": "Its worker will end it."}}),
+    responses=problems(404, 409, 422, 507, ok={202: {"model": JobDocument, "description": "Its worker will end it."}}),
 )
 def cancel_job(database: StoredIn, response: Response, id: JobKey) -> JobDocument:
     """End a job for good; its checkpoints stay. 409 when it is finished already."""
@@ -121,20 +121,20 @@ def cancel_job(database: StoredIn, response: Response, id: JobKey) -> JobDocumen
 @router.post(
     "/jobs/{id}/pause",
     summary="Pause a job",
-    responses=problems(404, 409, 422, ok={202: {"model": JobDocument, "description": "Its worker will stop it."}}),
+    responses=problems(404, 409, 422, 507, ok={202: {"model": JobDocument, "description": "Its worker will stop it."}}),
 )
 def pause_job(database: StoredIn, response: Response, id: JobKey) -> JobDocument:
     """Stop a job so that it can go on later from where it was."""
     return _asked(jobs.pause_job(database, id), response)
 
 
-@router.post("/jobs/{id}/resume", summary="Resume a job", responses=problems(404, 409, 422))
+@router.post("/jobs/{id}/resume", summary="Resume a job", responses=problems(404, 409, 422, 507))
 def resume_job(database: StoredIn, id: JobKey) -> JobDocument:
     """Queue a paused job again."""
     return job_document(jobs.resume_job(database, id))
 
 
-@router.delete("/jobs/{id}", status_code=204, summary="Delete a job", responses=problems(404, 409, 422))
+@router.delete("/jobs/{id}", status_code=204, summary="Delete a job", responses=problems(404, 409, 422, 507))
 def delete_job(database: StoredIn, id: JobKey) -> None:
     """Remove a job and its history; its model stays. 409 while it runs: cancel it first."""
     jobs.delete_job(database, id)

@@ -54,7 +54,7 @@ def list_models(database: StoredIn, limit: Limit = 20, after: After = None) -> L
     return page_document(trained_models.list_models(database, limit, after), model_document)
 
 
-@uploads.post("/models", status_code=201, summary="Upload a model", responses=problems(400, 413, 422, 429, 503))
+@uploads.post("/models", status_code=201, summary="Upload a model", responses=problems(422, 503, 507))
 async def upload_model(
     database: StoredIn,
     settings: Configured,
@@ -115,7 +115,7 @@ def get_model(database: StoredIn, key: CheckpointKey) -> ModelDocument:
     return model_document(trained_models.get_model(database, key))
 
 
-@router.delete("/models/{key}", status_code=204, summary="Delete a model", responses=problems(404, 409, 422))
+@router.delete("/models/{key}", status_code=204, summary="Delete a model", responses=problems(404, 409, 422, 507))
 def delete_model(database: StoredIn, key: ModelKey) -> None:
     """Remove a model and its checkpoints. 409 while its job is not finished."""
     trained_models.delete_model(database, key)

@@ -1,0 +1,25 @@
+"""HTTP/1.1 as uvicorn speaks it, with a problem document for what is no HTTP.
+
+Knows no route: such a request never reaches the app. Invariant: whatever bytes come in, the answer, if there is one, is
+a problem document.
+"""
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from app.errors import Problem
+
+DETAIL = "This is no HTTP/1.1 request that can be taken: malformed, or with headers of more than 64 KiB."
+
+
+class Protocol(H11Protocol):
+    """Overrides the one answer that uvicorn writes by itself, which is plain text."""
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer, unless an answer has begun already, and close the connection."""
+        answer = Problem(400, "bad_request", DETAIL, headers={"Connection": "close"}).response()
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            head = h11.Response(status_code=400, headers=answer.raw_headers, reason=b"Bad Request")
+            for event in (head, h11.Data(data=bytes(answer.body)), h11.EndOfMessage()):
+                self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
