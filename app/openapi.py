@@ -61,11 +61,11 @@ EXPLAINED = {
     429: "Too many wait already; come back after `Retry-After` seconds.",
     500: "A fault inside.",
     503: "Not usable at the moment; come back after `Retry-After` seconds.",
+    507: "The disk is full; delete something first.",
 }
 
 
 def problems(*statuses: int, ok: Mapping[int | str, dict[str, Any]] | None = None) -> dict[int | str, dict[str, Any]]:
-    507: "The disk is full; delete something first.",
     """The `responses` of an operation that may answer these errors; `ok` are further answers that are none."""
     return {**(ok or {}), **{status: _problem_response(status) for status in statuses}}
 

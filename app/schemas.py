@@ -39,6 +39,11 @@ class GenerateRequest(Request):
         examples=["shakespeare"],
     )
     prompt: Text = Field(default="", description="Text to go on from.")
+    unknown: Literal["refuse", "skip"] = Field(
+        default="refuse",
+        description="What to do about characters of the prompt that the model does not know: answer 422, naming the "
+        "first one, or leave them all out.",
+    )
     max_characters: int = Field(default=500, ge=1, le=1_000_000, description="Characters to write at most.")
     temperature: float = Field(
         default=1.0,
@@ -56,11 +61,6 @@ class GenerateRequest(Request):
         default=0.0, ge=0, le=1, description="Leave out characters below this share of the likeliest one's."
     )
     seed: int | None = Field(
-    unknown: Literal["refuse", "skip"] = Field(
-        default="refuse",
-        description="What to do about characters of the prompt that the model does not know: answer 422, naming the "
-        "first one, or leave them all out.",
-    )
         default=None, ge=0, le=2**63 - 1, description="Same model, prompt and seed: same text. Unset: drawn, and told."
     )
     stop: list[Annotated[Text, Field(min_length=1, max_length=256)]] = Field(
