@@ -7,6 +7,7 @@ Invariant: of our open files a child inherits its end of the socket, stdout and 
 
 import fcntl
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -40,6 +41,42 @@ class Child:
                 pass
         self.process.kill()
         return self.process.wait()
+
+
+class StopRequest:
+    """Whether SIGTERM or SIGINT has asked this process to stop; any thread may look or wait.
+
+    Not a `threading.Event`: a handler runs in the main thread, which may be inside that event's own lock just then, and
+    would wait for itself for ever.
+    """
+
+    def __init__(self) -> None:
+        self._readable, self._writable = os.pipe()
+        os.set_blocking(self._writable, False)
+        self._requested = False
+
+    def listen(self) -> None:
+        """From now on the two signals set it. To be called in the main thread."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self.set())
+
+    def set(self) -> None:
+        """Ask. From any thread or signal handler."""
+        if not self._requested:
+            self._requested = True
+            os.write(self._writable, b"\0")  # never read: it stays readable for everyone
+
+    def is_set(self) -> bool:
+        return self._requested
+
+    def wait(self, seconds: float) -> bool:
+        """Whether it is set, after waiting for it for so long."""
+        select.select([self._readable], [], [], seconds)
+        return self._requested
+
+    def close(self) -> None:
+        os.close(self._readable)
+        os.close(self._writable)
 
 
 def start_module(

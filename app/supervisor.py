@@ -5,12 +5,10 @@ again: that ends the whole, with its exit status. Invariant: both children are g
 """
 
 import logging
-import signal
-import threading
 import time
 from dataclasses import dataclass
 
-from app.processes import Child, start_module
+from app.processes import Child, StopRequest, start_module
 
 log = logging.getLogger(__name__)
 
@@ -51,9 +49,8 @@ class Program:
 
 def serve() -> int:
     """Run until SIGTERM, SIGINT or a child that cannot start; the exit status."""
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = StopRequest()
+    stop.listen()
     programs = [Program("service", "app.cli", ("api",)), Program("worker", "worker")]
     try:
         return _supervise(programs, stop)
@@ -61,7 +58,7 @@ def serve() -> int:
         _end_all([p.child for p in programs if p.child is not None])
 
 
-def _supervise(programs: list[Program], stop: threading.Event) -> int:
+def _supervise(programs: list[Program], stop: StopRequest) -> int:
     while not stop.is_set():
         now = time.monotonic()
         for program in programs:

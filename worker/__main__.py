@@ -2,12 +2,11 @@
 
 import logging
 import secrets
-import signal
 import socket
 import subprocess
 import sys
 
-from app.processes import end_with_parent, started_by_parent
+from app.processes import StopRequest, end_with_parent, started_by_parent
 from app.settings import Settings, SettingsError, load_settings
 from app.store.database import open_database
 from app.store.errors import StoreError
@@ -22,17 +21,19 @@ def find_device(wanted: str) -> str:
     answer = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     if answer.returncode != 0:
         sys.exit(f"CHARSMITH_DEVICE: {answer.stderr.strip()}")
+    if answer.stderr:
+        log.warning("%s", answer.stderr.strip())
     return answer.stdout
 
 
 def work(settings: Settings) -> None:
     database = open_database(settings.resolved_database_url)
     device = find_device(settings.device)
-    runner = Runner(database, settings, f"{socket.gethostname()}-{secrets.token_hex(4)}", device)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: runner.stop())
+    stop = StopRequest()
+    stop.listen()
+    worker_id = f"{socket.gethostname()}-{secrets.token_hex(4)}"
     log.info("ready: trains on %s", device)
-    runner.run()
+    Runner(database, settings, worker_id, device, stop).run()
     database.close()
 
 
@@ -44,8 +45,8 @@ def main() -> None:
         logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         settings.temporary_dir.mkdir(parents=True, exist_ok=True)
         work(settings)
-    except (SettingsError, StoreError) as error:
-        sys.exit(str(error))
+    except (SettingsError, StoreError, OSError) as error:
+        sys.exit(f"charsmith worker: {error}")
 
 
 if __name__ == "__main__":

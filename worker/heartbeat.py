@@ -7,7 +7,8 @@ early (`Ending`); the runner, which sees the child's last event, writes that dow
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 
 from app.store import claims
@@ -19,6 +20,8 @@ from worker.launch import TrainingChild
 log = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 2.0
+LOOK_SECONDS = 0.2
+"""How soon a stop is noticed between two beats."""
 PAUSE_SECONDS = 5.0
 """How long a child may take to store its resume point on a pause or shutdown; docker's own grace is ten."""
 SLOW_STEP_FACTOR = 20
@@ -60,9 +63,9 @@ class Heartbeat(threading.Thread):
         self._beat_seconds = beat_seconds
         self._monotonic = monotonic
         self._lock = threading.Lock()
-        self._wake = threading.Event()
-        self._done = False
+        self._done = threading.Event()
         self._child: TrainingChild | None = None
+        self._patient = False
         self._moved_at = monotonic()
         self._longest_gap = 0.0
         self._kill_at: float | None = None
@@ -76,31 +79,41 @@ class Heartbeat(threading.Thread):
                 self._tell_child()
 
     def moved(self) -> None:
-        """The job gave a sign of life."""
+        """The child gave a sign of life."""
         now = self._monotonic()
         self._longest_gap = max(self._longest_gap, now - self._moved_at)
         self._moved_at = now
 
-    def wake(self) -> None:
-        """Look around now rather than at the next beat (the worker is asked to stop)."""
-        self._wake.set()
+    @contextmanager
+    def patience(self) -> Iterator[None]:
+        """Within, the worker itself is at work: the child may be waiting for it, and need show no life."""
+        self._patient = True
+        try:
+            yield
+        finally:
+            self._moved_at = self._monotonic()
+            self._patient = False
 
     def end(self) -> None:
         """Stop beating and wait for the thread to be gone."""
-        self._done = True
-        self._wake.set()
+        self._done.set()
         self.join()
 
     def run(self) -> None:
-        while not self._done:
-            self.beat()
-            self._wake.wait(self._seconds_to_next_beat())
-            self._wake.clear()
+        while not self._done.is_set():
+            try:
+                self.beat()
+            except Exception:  # the thread must outlive a surprise: without it nobody would end the child
+                log.exception("job %s: a beat failed", self._claim.job.id)
+            self._rest()
 
-    def _seconds_to_next_beat(self) -> float:
-        if self._kill_at is None:
-            return self._beat_seconds
-        return min(self._beat_seconds, max(0.0, self._kill_at - self._monotonic()))
+    def _rest(self) -> None:
+        """Until the next beat is due, or something calls for an earlier one."""
+        beat_at = self._monotonic() + self._beat_seconds
+        while not self._done.wait(LOOK_SECONDS) and self._monotonic() < beat_at:
+            if self._stop_requested() and self.ending is None:
+                return
+            self._kill_if_late()
 
     def beat(self) -> None:
         """Renew the lease once and act on what is wanted."""
@@ -118,18 +131,19 @@ class Heartbeat(threading.Thread):
                 self._end_child(Ending.PAUSED)
         if self._stop_requested():
             self._end_child(Ending.STOPPING)
+        self._end_if_stalled()
+        self._kill_if_late()
+
+    def _end_if_stalled(self) -> None:
         limit = max(self._stall_seconds, SLOW_STEP_FACTOR * self._longest_gap)
-        if self._monotonic() - self._moved_at > limit:
+        if not self._patient and self._monotonic() - self._moved_at > limit:
             log.error("job %s: no sign of life for %.0f s", self._claim.job.id, limit)
             self._end_child(Ending.STALLED)
-        self._kill_if_late()
 
     def _end_child(self, why: Ending) -> None:
         """Record why, once; only a hard ending may overtake a gentle one that is still under way."""
         with self._lock:
-            if self.ending is None and why in GENTLE:
-                self._kill_at = self._monotonic() + PAUSE_SECONDS
-            elif self.ending is not None and (self.ending not in GENTLE or why in GENTLE):
+            if self.ending is not None and (self.ending not in GENTLE or why in GENTLE):
                 return
             self.ending = why
             self._tell_child()
@@ -138,10 +152,13 @@ class Heartbeat(threading.Thread):
         if self._child is None:
             return
         if self.ending in GENTLE:
+            self._kill_at = self._monotonic() + PAUSE_SECONDS
             self._child.request_pause()
         else:
             self._child.kill()
 
     def _kill_if_late(self) -> None:
-        if self._kill_at is not None and self._monotonic() >= self._kill_at and self._child is not None:
-            self._child.kill()
+        if self._kill_at is not None and self._monotonic() >= self._kill_at and not self._patient:
+            self._kill_at = None
+            if self._child is not None:
+                self._child.kill()

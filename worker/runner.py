@@ -12,6 +12,7 @@ from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
+from app.processes import StopRequest
 from app.settings import Settings
 from app.store import claims, corpora, workers
 from app.store.claims import Claim, StaleWatch
@@ -41,7 +42,7 @@ def training_threads() -> int:
 
 
 class Runner:
-    """One worker: one job at a time on one device. `run` blocks until `stop`, which any thread or signal may call."""
+    """One worker: one job at a time on one device."""
 
     def __init__(
         self,
@@ -49,6 +50,7 @@ class Runner:
         settings: Settings,
         worker_id: str,
         device: str,
+        stop: StopRequest,
         *,
         start_child: Callable[[TrainingTask], TrainingChild] = TrainingChild,
     ) -> None:
@@ -58,17 +60,11 @@ class Runner:
         self._device = device
         self._start_child = start_child
         self._folder = settings.temporary_dir / "attempts"
-        self._stop = threading.Event()
-        self._heartbeat: Heartbeat | None = None
-
-    def stop(self) -> None:
-        """End soon: a running job stores its resume point and is queued again, at no cost to it."""
-        self._stop.set()
-        if self._heartbeat is not None:
-            self._heartbeat.wake()
+        self._stop = stop
+        self._job_id: str | None = None
 
     def run(self) -> None:
-        """Work until `stop`."""
+        """Work until `stop` is set. A running job then stores its resume point and is queued again, at no cost."""
         sweep(self._folder)
         presence = threading.Thread(target=self._announce, name="presence", daemon=True)
         presence.start()
@@ -91,8 +87,8 @@ class Runner:
     def _announce(self) -> None:
         while not self._stop.is_set():
             try:
-                workers.announce(self._database, self._worker_id, self._device)
-            except StoreError:
+                workers.announce(self._database, self._worker_id, self._device, self._job_id)
+            except Exception:  # the thread must outlive a surprise: without it the worker would seem dead
                 log.warning("presence not stored", exc_info=True)
             self._stop.wait(HEARTBEAT_SECONDS)
 
@@ -106,7 +102,7 @@ class Runner:
             stop_requested=self._stop.is_set,
             beat_seconds=min(HEARTBEAT_SECONDS, self._settings.lease_seconds / 4),
         )
-        self._heartbeat = heartbeat
+        self._job_id = claim.job.id
         heartbeat.start()
         try:
             end = self._attempt(claim, heartbeat)
@@ -120,7 +116,7 @@ class Runner:
             end = self._crashed
         finally:
             heartbeat.end()
-            self._heartbeat = None
+            self._job_id = None
         self._record_end(claim, end)
 
     def _record_end(self, claim: Claim, end: Callable[[Claim], None]) -> None:
@@ -132,7 +128,8 @@ class Runner:
     def _attempt(self, claim: Claim, heartbeat: Heartbeat) -> Callable[[Claim], None]:
         """Train; what to do with the job then."""
         with attempt_folder(self._folder) as folder:
-            task = self._prepare(claim, folder, heartbeat)
+            with heartbeat.patience():
+                task = self._prepare(claim, folder)
             with closing(self._start_child(task)) as child:
                 heartbeat.attach(child)
                 try:
@@ -142,7 +139,7 @@ class Runner:
                 except TrainingFailed as failure:
                     return self._failed(failure.refusal)
 
-    def _prepare(self, claim: Claim, folder: Path, heartbeat: Heartbeat) -> TrainingTask:
+    def _prepare(self, claim: Claim, folder: Path) -> TrainingTask:
         """The corpus written out, piece by piece, and everything else that the child needs."""
         assert claim.job.corpus_id is not None, "a live job's corpus cannot be deleted"
         corpus = corpora.get_corpus(self._database, claim.job.corpus_id)
@@ -150,7 +147,6 @@ class Runner:
         with text_path.open("wb") as file:
             for piece in corpora.read_corpus(self._database, corpus):
                 file.write(piece)
-                heartbeat.moved()
         return TrainingTask(
             model=claim.job.model,
             training=claim.job.training,
@@ -166,8 +162,8 @@ class Runner:
         recorder = Recorder(self._database, claim)
         for event in child.events():
             heartbeat.moved()
-            recorder.record(event)
-            heartbeat.moved()  # storing a large checkpoint is no hung step
+            with heartbeat.patience():  # storing a large checkpoint is no hung step
+                recorder.record(event)
             if isinstance(event, Finished):
                 return self._after_finish(event, heartbeat.ending)
         raise AssertionError("events end with Finished or an exception")

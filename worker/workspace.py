@@ -18,10 +18,12 @@ LOCK_NAME = "lock"
 def attempt_folder(parent: Path) -> Iterator[Path]:
     """A new folder inside `parent`, removed on leaving."""
     parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="attempt-", dir=parent))
+    folder = Path(tempfile.mkdtemp(prefix="new-", dir=parent))
     try:
         with (folder / LOCK_NAME).open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
+            # Only now does it have the name that is swept; the lock goes with it.
+            folder = folder.rename(parent / folder.name.replace("new-", "attempt-", 1))
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -32,10 +34,10 @@ def sweep(parent: Path) -> int:
     removed = 0
     for folder in parent.glob("attempt-*"):
         try:
-            with (folder / LOCK_NAME).open("w") as lock:
+            with (folder / LOCK_NAME).open("r+") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(folder, ignore_errors=True)
                 removed += 1
-        except OSError:  # held by a living worker, or being made this moment
+        except OSError:  # held by a living worker, or removed this moment
             continue
     return removed

@@ -1,5 +1,6 @@
 """A real store with one claimed job, and a training child that follows a script."""
 
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ class ScriptedChild:
 
     script: list[Event | Exception] = field(default_factory=list)
     pauses: int = 0
+    paused: threading.Event = field(default_factory=threading.Event)
     kills: int = 0
     closed: bool = False
 
@@ -34,6 +36,7 @@ class ScriptedChild:
 
     def request_pause(self) -> None:
         self.pauses += 1
+        self.paused.set()
 
     def kill(self) -> None:
         self.kills += 1

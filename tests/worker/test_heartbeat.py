@@ -1,7 +1,10 @@
 """The heartbeat: a lease is kept while the job moves, and a child that should end is ended, once and for one reason."""
 
+import threading
+
 import pytest
 
+from app.processes import StopRequest
 from app.store import claims, jobs
 from app.store.claims import Claim, StaleWatch
 from app.store.database import Database
@@ -124,6 +127,61 @@ def test_a_child_that_starts_after_its_job_was_cancelled_is_killed_at_once(datab
     rig.heartbeat.beat()
     rig.heartbeat.attach(rig.child)
     assert rig.child.kills == 1
+
+
+def test_a_pause_waits_for_a_child_that_is_not_there_yet_and_gives_it_its_full_time(
+    database: Database, claim: Claim
+) -> None:
+    rig = Rig(database, claim)
+    jobs.pause_job(database, claim.job.id)
+    rig.heartbeat.beat()
+    rig.clock.now += 2 * PAUSE_SECONDS
+    rig.heartbeat.attach(rig.child)
+    rig.beat_after(PAUSE_SECONDS - 1)
+    assert (rig.child.pauses, rig.child.kills) == (1, 0)
+    rig.beat_after(1)
+    rig.beat_after(1)
+    assert rig.child.kills == 1, "killed once, not at every beat from then on"
+
+
+def test_while_the_worker_stores_something_large_its_child_need_show_no_life(rig: Rig) -> None:
+    with rig.heartbeat.patience():
+        rig.beat_after(10 * STALL_SECONDS)
+    rig.beat_after(STALL_SECONDS - 1)
+    assert rig.heartbeat.ending is None
+    rig.beat_after(2)
+    assert rig.heartbeat.ending is Ending.STALLED
+
+
+def test_a_beat_that_fails_is_not_the_last_one(
+    database: Database, claim: Claim, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beats: list[int] = []
+    enough = threading.Event()
+
+    def fail(*_: object) -> None:
+        beats.append(1)
+        if len(beats) == 3:
+            enough.set()
+        raise OSError("disk I/O error")
+
+    monkeypatch.setattr(claims, "renew", fail)
+    heartbeat = Heartbeat(database, claim, stall_seconds=60, stop_requested=lambda: False, beat_seconds=0.0)
+    heartbeat.start()
+    assert enough.wait(30)
+    heartbeat.end()
+
+
+def test_a_stop_is_noticed_between_two_beats(database: Database, claim: Claim) -> None:
+    stop = StopRequest()
+    child = ScriptedChild()
+    heartbeat = Heartbeat(database, claim, stall_seconds=60, stop_requested=stop.is_set, beat_seconds=3600)
+    heartbeat.attach(child)
+    heartbeat.start()
+    stop.set()
+    assert child.paused.wait(30)
+    heartbeat.end()
+    stop.close()
 
 
 def test_a_stolen_job_is_noticed_at_the_next_beat(database: Database, claim: Claim, rig: Rig) -> None:

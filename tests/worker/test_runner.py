@@ -4,15 +4,17 @@ from pathlib import Path
 
 import pytest
 
+from app.processes import StopRequest
 from app.settings import Settings
-from app.store import claims, corpora, events, jobs, metrics, trained_models
+from app.store import claims, corpora, events, jobs, metrics, trained_models, workers
 from app.store.database import Database
 from app.store.errors import DatabaseBusy
 from tests.worker.conftest import ScriptedChild
 from worker import workspace
+from worker.device import choose_device
 from worker.events import Evaluated, Finished, Progress, Sampled, Saved, Started, Ticked
 from worker.launch import ChildCrashed, TrainingFailed, TrainingRefusal, TrainingTask
-from worker.runner import Runner
+from worker.runner import Runner, training_threads
 
 STARTED = Started(0, 10, 1234, 20, 1900, 200, "cpu", "float32")
 
@@ -33,7 +35,8 @@ class Rig:
         self.children = [ScriptedChild(script) for script in scripts]
         self.tasks: list[TrainingTask] = []
         self.texts: list[bytes] = []
-        self.runner = Runner(database, Settings(data_dir=folder), "worker-1", "cpu", start_child=self._start)
+        self.stop = StopRequest()
+        self.runner = Runner(database, Settings(data_dir=folder), "worker-1", "cpu", self.stop, start_child=self._start)
         self.folder = folder / "tmp" / "attempts"
 
     def _start(self, task: TrainingTask) -> ScriptedChild:
@@ -128,7 +131,7 @@ def test_a_child_that_pauses_because_the_worker_stops_costs_no_crash_and_leaves_
 ) -> None:
     paused = [STARTED, Saved(3, None, None, False, None, b"resume point"), Finished(3, "paused", None, None)]
     rig = Rig(database, tmp_path, *[paused] * 4)
-    rig.runner.stop()
+    rig.stop.set()
     rig.run_all()
     job = jobs.get_job(database, job_id)
     assert (job.status, job.attempt) == ("queued", 4)
@@ -147,6 +150,34 @@ def test_a_runner_that_lost_its_lease_writes_nothing_more(database: Database, jo
     assert metrics.read_metrics(database, job_id) == []
 
 
+def test_a_folder_that_is_being_made_is_not_swept(tmp_path: Path) -> None:
+    (tmp_path / "attempt-without-lock").mkdir()
+    assert workspace.sweep(tmp_path) == 0
+    assert (tmp_path / "attempt-without-lock").is_dir()
+
+
+def test_a_starting_worker_sweeps_what_crashed_ones_left_and_tells_what_it_does(
+    database: Database, job_id: str, tmp_path: Path
+) -> None:
+    told: list[str | None] = []
+
+    class Watching(Rig):
+        def _start(self, task: TrainingTask) -> ScriptedChild:
+            self.stop.set()
+            told.append(self.runner._job_id)
+            return super()._start(task)
+
+    rig = Watching(database, tmp_path, [STARTED, Finished(10, "budget", None, None)])
+    left = rig.folder / "attempt-left"
+    left.mkdir(parents=True)
+    (left / workspace.LOCK_NAME).touch()
+    rig.runner.run()
+    assert list(rig.folder.iterdir()) == []
+    assert told == [job_id]
+    assert jobs.get_job(database, job_id).status == "succeeded"
+    assert workers.list_workers(database) == []
+
+
 def test_folders_of_crashed_workers_are_swept_and_those_in_use_stay(tmp_path: Path) -> None:
     left = tmp_path / "attempt-left"
     left.mkdir()
@@ -158,15 +189,21 @@ def test_folders_of_crashed_workers_are_swept_and_those_in_use_stay(tmp_path: Pa
     assert not used.exists()
 
 
-@pytest.mark.parametrize("device", ["cpu", "auto"])
-def test_the_cpu_is_always_a_device(device: str) -> None:
-    from worker.device import choose_device
-
-    assert choose_device(device) in ("cpu", "cuda")
+def test_a_cuda_device_on_which_no_kernel_runs_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("worker.device._fault", lambda device: "CUDA error: device lost" if "cuda" in device else "")
+    assert choose_device("auto") == "cpu"
+    assert choose_device("cpu") == "cpu"
+    with pytest.raises(RuntimeError, match="device lost"):
+        choose_device("cuda")
 
 
 def test_a_device_of_another_kind_is_refused_by_name() -> None:
-    from worker.device import choose_device
-
     with pytest.raises(ValueError, match="meta"):
         choose_device("meta")
+
+
+def test_training_leaves_a_core_to_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    for cores, threads in ((1, 1), (2, 1), (8, 7)):
+        monkeypatch.setattr("os.sched_getaffinity", lambda _, cores=cores: set(range(cores)))
+        assert training_threads() == threads
