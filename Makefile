@@ -8,6 +8,8 @@ TORCH_INDEX ?=
 CORPUS ?=
 TRAIN_MINUTES ?= 1
 DEMO_EXIT ?=
+# As an environment variable it reaches the command whatever quotes and spaces it holds.
+export CORPUS
 
 TORCH := $(shell sed -n 's/^ *"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 INSTALLED := $(VENV)/installed
@@ -24,7 +26,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 demo: install
-	$(BIN)/python -m app.demo --minutes $(TRAIN_MINUTES) $(if $(CORPUS),--corpus '$(CORPUS)') $(if $(DEMO_EXIT),--exit)
+	$(BIN)/python -m app.demo --minutes $(TRAIN_MINUTES) $(if $(CORPUS),--corpus "$$CORPUS") $(if $(filter-out 0,$(DEMO_EXIT)),--exit)
 
 serve: install
 	$(BIN)/charsmith serve

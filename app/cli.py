@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from app.client import Client, ClientError
+from app.client import Client, ClientError, service_url
 from app.processes import become_module, end_with_parent, parent_socket, started_by_parent
 from app.progress_view import view_for
 from app.settings import Settings, SettingsError, load_settings, variable_name
@@ -26,13 +26,23 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Url = Annotated[str, typer.Option(help="Address of the running service.")]
+
+def _default_url() -> str:
+    """Where a service with the settings of this environment listens."""
+    settings = _settings()
+    return service_url(settings.host, settings.port)
+
+
+Url = Annotated[
+    str | None, typer.Option(help="Address of the running service. Default: by CHARSMITH_HOST and CHARSMITH_PORT.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the service's own JSON.")]
 DataDir = Annotated[Path | None, typer.Option(help="Folder of the database.")]
+LIST_WIDTH = 200
+"""A list is as wide as it needs; a narrow terminal breaks its lines."""
 Host = Annotated[str | None, typer.Option(help="Address to listen on.")]
 Port = Annotated[int | None, typer.Option(help="Port to listen on.")]
 Device = Annotated[str | None, typer.Option(help="Where to train: auto, cpu, cuda.")]
-DEFAULT_URL = "http://127.0.0.1:8000"
 
 
 def fail(message: object) -> NoReturn:
@@ -52,10 +62,19 @@ def _settings(**flags: Any) -> Settings:
         fail(error)
 
 
+def _prepared(settings: Settings) -> Settings:
+    """The same settings, their data folder made. Fails in one line where it cannot be."""
+    try:
+        settings.temporary_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        fail(f"{variable_name('data_dir')}: {error}")
+    return settings
+
+
 @cli.command()
 def serve(data_dir: DataDir = None, host: Host = None, port: Port = None, device: Device = None) -> None:
     """Run the service and one worker on this machine."""
-    _settings(data_dir=data_dir, host=host, port=port, device=device)
+    _prepared(_settings(data_dir=data_dir, host=host, port=port, device=device))
     raise typer.Exit(supervise())
 
 
@@ -65,7 +84,7 @@ def api(data_dir: DataDir = None, host: Host = None, port: Port = None) -> None:
     from app.server import run  # FastAPI takes a second to import: the client commands do without
 
     try:
-        run(_settings(data_dir=data_dir, host=host, port=port))
+        run(_prepared(_settings(data_dir=data_dir, host=host, port=port)))
     except SettingsError as error:
         fail(error)
 
@@ -73,7 +92,7 @@ def api(data_dir: DataDir = None, host: Host = None, port: Port = None) -> None:
 @cli.command()
 def worker(data_dir: DataDir = None, device: Device = None) -> None:
     """Run one worker alone, on the database of the settings."""
-    _settings(data_dir=data_dir, device=device)
+    _prepared(_settings(data_dir=data_dir, device=device))
     # Not imported: the service knows nothing of the worker. The same process goes on as one.
     become_module("worker")
 
@@ -93,12 +112,13 @@ def train(
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
     seed: Annotated[int | None, typer.Option(help="Fixes the initial weights.")] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Queue the job and return.")] = False,
-    url: Url = DEFAULT_URL,
+    url: Url = None,
 ) -> None:
     """Upload FILE, train on it, watch it learn. Ctrl-C leaves the job running."""
-    client = Client(url)
+    client = Client(url or _default_url())
     model = {"cell": cell, "hidden_size": hidden_size, "num_layers": num_layers, "normalization": normalization}
     training = {"minutes": minutes, "epochs": epochs, "steps": steps, "learning_rate": learning_rate, "seed": seed}
+    job: dict[str, Any] = {}
     try:
         corpus = client.upload_path(file, name)
         request = {"corpus": corpus["id"], "name": name, "preset": preset, "model": model, "training": training}
@@ -109,7 +129,8 @@ def train(
     except ClientError as error:
         fail(error)
     except KeyboardInterrupt:
-        sys.stderr.write(f"\nthe job goes on; stop it with: curl -X POST {client.url}/jobs/{job['id']}/cancel\n")
+        if job:
+            sys.stderr.write(f"\nthe job goes on; stop it with: curl -X POST {client.url}/jobs/{job['id']}/cancel\n")
         raise typer.Exit(130) from None
     if job["status"] in ("failed", "cancelled"):
         fail(f"{job['status']}: {(job['error'] or {}).get('detail', 'by request')}")
@@ -141,7 +162,7 @@ def generate(
     min_p: Annotated[float, typer.Option(help="Drop what is less likely than this share of the likeliest.")] = 0.0,
     seed: Annotated[int | None, typer.Option(help="The same seed writes the same text.")] = None,
     stop: Annotated[list[str] | None, typer.Option(help="End before this text; may be repeated.")] = None,
-    url: Url = DEFAULT_URL,
+    url: Url = None,
 ) -> None:
     """Stream what MODEL writes to the terminal."""
     request = without_none(
@@ -158,7 +179,7 @@ def generate(
         }
     )
     try:
-        print_stream(Client(url), request)
+        print_stream(Client(url or _default_url()), request)
     except ClientError as error:
         fail(error)
     except KeyboardInterrupt:
@@ -167,25 +188,28 @@ def generate(
 
 def print_stream(client: Client, request: dict[str, Any]) -> None:
     """Write a generation to standard output as it comes, its prompt before it. Raises ClientError."""
-    sys.stdout.write(request.get("prompt", ""))
+    before = request.get("prompt", "")
     for text in client.generate(request):
-        sys.stdout.write(text)
+        sys.stdout.write(before + text)
         sys.stdout.flush()
+        before = ""
     sys.stdout.write("\n")
 
 
-def _print_list(url: str, path: str, columns: dict[str, Any], as_json: bool) -> None:
+def _print_list(url: str | None, path: str, columns: dict[str, Any], as_json: bool) -> None:
     try:
-        rows = list(Client(url).pages(path))
+        rows = list(Client(url or _default_url()).pages(path))
     except ClientError as error:
         fail(error)
     if as_json:
         sys.stdout.write(json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
         return
-    table = Table(*columns, box=None)
+    table = Table(box=None)
+    for name in columns:
+        table.add_column(name, no_wrap=True, overflow="ignore")  # an id that is cut short is no id
     for row in rows:
         table.add_row(*(str(show(row)) for show in columns.values()))
-    Console().print(table)
+    Console(width=LIST_WIDTH).print(table, soft_wrap=True)
 
 
 def _loss(best: dict[str, Any] | None) -> str:
@@ -193,7 +217,7 @@ def _loss(best: dict[str, Any] | None) -> str:
 
 
 @cli.command()
-def jobs(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+def jobs(url: Url = None, as_json: AsJson = False) -> None:
     """List the jobs, newest first."""
     columns = {
         "id": lambda j: j["id"],
@@ -207,7 +231,7 @@ def jobs(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
 
 
 @cli.command()
-def models(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+def models(url: Url = None, as_json: AsJson = False) -> None:
     """List the models, newest first."""
     columns = {
         "id": lambda m: m["id"],

@@ -17,6 +17,12 @@ RECONNECT_SECONDS = 60.0
 """How long following a job outlives a service that is away, as when it restarts."""
 
 
+def service_url(host: str, port: int) -> str:
+    """The address at which a service that listens on `host` is called from its own machine."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
 class ClientError(Exception):
     """The service refused, or could not be reached. The message is for a person."""
 
@@ -29,6 +35,8 @@ def _explain(response: httpx.Response) -> str:
     try:
         problem = response.json()
     except ValueError:
+        problem = None
+    if not isinstance(problem, dict):  # another program's answer
         return f"the service answered {response.status_code}"
     errors = [f"{e['field']}: {e['message']}" for e in problem.get("errors", [])]
     return "; ".join(errors) or str(problem.get("detail") or problem.get("title"))
@@ -38,7 +46,7 @@ class Client:
     """Calls of one service at `url`. Not for several threads."""
 
     def __init__(self, url: str) -> None:
-        self.url = url.rstrip("/")
+        self.url = (url if "://" in url else f"http://{url}").rstrip("/")
         self._http = httpx.Client(base_url=self.url, timeout=httpx.Timeout(60, connect=5), trust_env=False)
 
     def close(self) -> None:
@@ -60,8 +68,9 @@ class Client:
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except httpx.HTTPError as error:
-            raise ClientError(f"no answer from {self.url}: {error or type(error).__name__}") from error
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            reason = str(error) or type(error).__name__
+            raise ClientError(f"no answer from {self.url} ({reason}); `charsmith serve` starts a service") from error
 
     def pages(self, path: str) -> Iterator[dict[str, Any]]:
         """Every item of a list, page by page. Raises ClientError."""
@@ -113,6 +122,7 @@ class Client:
                     yield kind, data
                 if self.call("GET", f"/jobs/{job_id}")["status"] not in ("queued", "running"):
                     return
+                away_since = None
             except (httpx.TransportError, ClientError) as error:
                 if isinstance(error, ClientError) and error.status is not None:
                     raise

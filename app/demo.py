@@ -8,8 +8,6 @@ import importlib.util
 import io
 import os
 import socket
-import subprocess
-import sys
 import uuid
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,13 +16,12 @@ import typer
 from rich.console import Console
 
 from app.cli import fail, print_stream, watch
-from app.client import Client, ClientError
+from app.client import Client, ClientError, service_url
 from app.processes import Child, start_module
 from app.settings import Settings, SettingsError, load_settings, variable_name
 
 START_SECONDS = 120.0
 STOP_SECONDS = 30.0
-PROMPT = "\n"
 console = Console()
 
 
@@ -68,7 +65,7 @@ def start_service(settings: Settings) -> tuple[Child, str]:
         console.print(f"port {settings.port} is taken, this service listens on {port}")
     # Its log would tear the progress bar apart; whoever asks for it by the setting gets it.
     environment = {variable_name("log_level"): "warning", **os.environ}
-    return start_module("app.cli", ["serve", "--port", str(port)], env=environment), f"http://{settings.host}:{port}"
+    return start_module("app.cli", ["serve", "--port", str(port)], env=environment), service_url(settings.host, port)
 
 
 def upload(client: Client, path: Path | None) -> dict[str, Any]:
@@ -166,7 +163,4 @@ def main(
 
 
 if __name__ == "__main__":
-    try:
-        typer.run(main)
-    except subprocess.SubprocessError as error:
-        sys.exit(str(error))
+    typer.run(main)

@@ -1,5 +1,6 @@
 """What dies comes back, and loses nothing: real processes, real signals, one real database file."""
 
+import os
 import signal
 import subprocess
 import time
@@ -64,6 +65,7 @@ def test_a_job_whose_training_process_is_killed_goes_on_in_the_same_worker(
     job = installation.submit(steps=STEPS)
     installation.wait_for_step(job["id"], 40)
     for pid in children_of(worker.pid):
+        assert os.getpriority(os.PRIO_PROCESS, pid) >= os.getpriority(os.PRIO_PROCESS, worker.pid) + 10
         kill(pid)
     done = installation.wait_for_status(job["id"], "succeeded")
     assert done["attempt"] == 2
