@@ -18,7 +18,7 @@ from fastapi_swagger import patch_fastapi
 from starlette.concurrency import run_in_threadpool
 
 from app import errors
-from app.body_limit import RefuseLargeBodies
+from app.body_limit import EndRefusedUploads
 from app.generation.streams import Generation
 from app.openapi import DESCRIPTION, TAGS, describe, operation_id, problems
 from app.origin_check import RefuseOtherOrigins
@@ -46,6 +46,7 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,
+        redirect_slashes=False,  # a text would be sent twice, and the answer in between is no problem document
         generate_unique_id_function=operation_id,
         responses=problems(400, 403, 413, 500),
         form_limits={"max_files": 1, "max_fields": 8, "max_part_size": 16 * 1024},
@@ -63,7 +64,6 @@ def create_app(
 
 
 def _add_middleware(app: FastAPI, settings: Settings) -> None:
-    app.add_middleware(RefuseLargeBodies)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -75,6 +75,7 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
     app.add_middleware(
         RefuseOtherOrigins, hosts=[settings.host, *settings.allowed_hosts], origins=settings.cors_origins
     )
+    app.add_middleware(EndRefusedUploads)  # the last one added is the outermost
 
 
 def _add_routes(app: FastAPI, settings: Settings) -> None:

@@ -43,7 +43,7 @@ class RefuseOtherOrigins:
         origin = headers.get("origin")
         if origin is None:
             return self._cross_site(headers)
-        if origin in self._origins or urlsplit(origin).netloc.lower() == host.lower():
+        if origin in self._origins or origin.lower().partition("://")[2] == host.lower():
             return None
         detail = f"Pages of {origin!r} may not call this service; CHARSMITH_CORS_ORIGINS may name them."
         return Problem(403, "foreign_origin", detail)

@@ -9,11 +9,22 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from app.errors import Problem
 
-DETAIL = "This is no HTTP/1.1 request that can be taken: malformed, or with headers of more than 64 KiB."
+HEAD_BYTES = 64 * 1024
+"""Of the first line and the headers: a prompt by GET is in them."""
+PIECE_BYTES = 16 * 1024
+DETAIL = f"This is no HTTP/1.1 request that can be taken: malformed, or with headers of over {HEAD_BYTES} bytes."
 
 
 class Protocol(H11Protocol):
-    """Overrides the one answer that uvicorn writes by itself, which is plain text."""
+    """Overrides the one answer that uvicorn writes by itself, which is plain text, and holds headers to a limit."""
+
+    def data_received(self, data: bytes) -> None:
+        """h11 limits only what is incomplete: headers that came all at once would pass, however many they are."""
+        while len(data) > PIECE_BYTES and self.conn.their_state is h11.IDLE:
+            super().data_received(data[:PIECE_BYTES])
+            data = data[PIECE_BYTES:]
+        if not self.transport.is_closing():
+            super().data_received(data)
 
     def send_400_response(self, msg: str) -> None:
         """Answer, unless an answer has begun already, and close the connection."""

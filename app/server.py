@@ -12,7 +12,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from app.main import begin_shutdown, create_app
-from app.protocol import Protocol
+from app.protocol import HEAD_BYTES, Protocol
 from app.settings import Settings, SettingsError
 
 SHUTDOWN_SECONDS = 5
@@ -38,6 +38,7 @@ def make_server(settings: Settings, app: FastAPI | None = None) -> Server:
         port=settings.port,
         log_level=settings.log_level,
         http=Protocol,
+        h11_max_incomplete_event_size=HEAD_BYTES,
         server_header=False,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         ws="none",

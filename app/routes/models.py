@@ -87,7 +87,8 @@ async def _inspect(generation: Generation, blob_id: str) -> None:
     try:
         await generation.inspect(blob_id)
     except GenerationRefused as error:
-        raise invalid("file", str(error), code=error.code) from None
+        code = "invalid_model_file" if error.code == "invalid_checkpoint" else error.code
+        raise invalid("file", str(error), code=code) from None
 
 
 def _read_header(file: UploadFile) -> CheckpointInfo:

@@ -212,7 +212,7 @@ def test_an_upload_is_loaded_before_it_becomes_a_model(service: GeneratingServic
     data = bytearray(tiny_checkpoint())
     data[-4:] = b"\x00\x00\x80\x7f"  # the last weight: infinity; the header is sound
     refused = service.http.post("/models", files={"file": ("bad.safetensors", bytes(data))})
-    assert_problem(refused, 422)
+    assert assert_problem(refused, 422, "file")["code"] == "invalid_model_file"
     taken = service.http.post("/models", files={"file": ("good.safetensors", tiny_checkpoint())})
     assert taken.status_code == 201
     assert len(service.generate(model=taken.json()["id"], max_characters=10).text) == 10

@@ -1,0 +1,142 @@
+"""Bad jobs: settings, bodies, headers, and calls that do not go with where a job stands."""
+
+from typing import Any
+
+from tests.bad_inputs.case import NAME, Case, called, posted
+
+DEEP = 100_000
+SHORT = "bad-input-short"
+"""A corpus of two characters."""
+OFF_RANGE: dict[str, list[Any]] = {
+    "model.cell": ["transformer", 1, ""],
+    "model.hidden_size": [0, -1, 16_385, 1.5, "256", True, 2**63, [], {}],
+    "model.num_layers": [0, 17],
+    "model.embedding_size": [0, 16_385],
+    "model.dropout": [-0.1, 0.96, "0.1"],
+    "model.normalization": ["nfkc"],
+    "model.hiden_size": [256],
+    "training.epochs": [0, -1, 1e7],
+    "training.steps": [0, 10**9 + 1, 0.5],
+    "training.minutes": [0, -1, 60 * 24 * 91],
+    "training.batch_size": [0, 4097],
+    "training.sequence_length": [0, 4097],
+    "training.learning_rate": [0, -1, 11],
+    "training.gradient_clip": [0, 1e7],
+    "training.weight_decay": [-1, 11],
+    "training.validation_fraction": [-0.1, 0.6],
+    "training.patience": [0],
+    "training.seed": [-1, 2**63],
+    "training.precision": ["float64"],
+    "training.evaluate_every": [0],
+}
+ENORMOUS = {"hidden_size": 16_384, "num_layers": 16}
+
+
+def cases() -> list[Case]:
+    return [*settings(), *bodies(), *calls(), *history()]
+
+
+def settings() -> list[Case]:
+    return [
+        *(_setting(field, value) for field, values in OFF_RANGE.items() for value in values),
+        _job("two budgets", 422, "invalid_setting", "one budget", training={"steps": 1, "minutes": 1}),
+        _job("shorter than a sequence", 422, "corpus_too_short", "needs at least", corpus=SHORT),
+        _job("more memory than there is", 422, "too_much_memory", "iB of memory", model=ENORMOUS),
+        _job("unknown corpus", 404, "corpus_not_found", "nobody", corpus="nobody"),
+        _job("a corpus that looks like a path", 404, "corpus_not_found", corpus="../../etc/passwd"),
+        _job("a corpus with NUL", 404, "corpus_not_found", corpus="a\0b"),
+        _job("a corpus of 10 KB", 422, "invalid_request", "corpus", corpus="c" * 10_000),
+        _job("no corpus named", 422, "invalid_request", "corpus", corpus=""),
+        _job("a name that looks like an id", 422, "invalid_name", "form of an id", name="job_" + "a" * 26),
+        _job("a name that looks like a path", 422, "invalid_name", name="../up"),
+        _job("a name of 10 KB", 422, "invalid_name", name="n" * 10_000),
+        _job("an empty name", 422, "invalid_name", name=""),
+        _job("a preset that is none", 422, "invalid_request", "preset", preset="huge"),
+        _job("an unknown field", 422, "invalid_request", "corpsu", corpsu="x"),
+        _job("an empty Idempotency-Key", 422, "invalid_request", "idempotency", key=""),
+        _job("an Idempotency-Key of 10 KB", 422, "invalid_request", "idempotency", key="k" * 10_000),
+    ]
+
+
+def _setting(field: str, value: Any) -> Case:
+    section, _, name = field.partition(".")
+    strict = isinstance(value, bool | str | list | dict) or (isinstance(value, float) and name in WHOLE)
+    code = "invalid_request" if strict or name in UNKNOWN else "invalid_setting"
+    return _job(f"{field} = {value!r}", 422, code, field, **{section: {name: value}})
+
+
+WHOLE = {"hidden_size", "steps"}
+UNKNOWN = {"hiden_size", "cell"}
+
+
+def _job(what: str, status: int, code: str, says: str = "", *, key: str | None = None, **fields: Any) -> Case:
+    headers = [] if key is None else [("Idempotency-Key", key)]
+    return posted(f"job: {what}", "/jobs", {"corpus": NAME} | fields, status, code, says, headers=headers)
+
+
+def bodies() -> list[Case]:
+    def raw(what: str, body: bytes, status: int = 422, code: str = "invalid_request", says: str = "") -> Case:
+        return posted(f"job: {what}", "/jobs", body, status, code, says)
+
+    def setting(field: bytes, value: bytes) -> bytes:
+        return b'{"corpus": "%s", "training": {"%s": %s}}' % (NAME.encode(), field, value)
+
+    return [
+        raw("no body", b""),
+        raw("half a body", b'{"corpus": "x'),
+        raw("a list", b"[]"),
+        raw("null", b"null"),
+        raw("invalid UTF-8", b'{"corpus": "\xff"}', 400, "bad_request"),
+        raw("NaN as a number", setting(b"learning_rate", b"NaN"), says="learning_rate"),
+        raw("Infinity", setting(b"minutes", b"Infinity"), says="minutes"),
+        raw("-Infinity", setting(b"minutes", b"-Infinity"), says="minutes"),
+        raw("1e999", setting(b"minutes", b"1e999"), says="minutes"),
+        raw("an integer of 5,000 digits", setting(b"seed", b"9" * 5000), 400, "bad_request"),
+        raw("an integer of 4,000 digits", setting(b"seed", b"9" * 4000), 422, "invalid_setting", "seed"),
+        raw("half a surrogate pair", b'{"corpus": "\\ud800"}', says="corpus"),
+        raw("half a surrogate pair as a name", b'{"corpus": "x", "name": "\\udfff"}', says="name"),
+        raw("half a surrogate pair as a field", b'{"corpus": "x", "\\ud800": 1}'),
+        raw("lists 100,000 deep", b'{"corpus": ' + b"[" * DEEP + b"]" * DEEP + b"}", 400, "bad_request"),
+        raw("objects 100,000 deep", b'{"a":' * DEEP + b"1" + b"}" * DEEP, 400, "bad_request"),
+        raw("50,000 unknown fields", b"{" + b",".join(b'"k%d":1' % n for n in range(50_000)) + b"}"),
+        raw("a field given twice, the last one wrong", b'{"corpus": "x", "corpus": 1}', says="corpus"),
+        posted("job: as plain text", "/jobs", b'{"corpus": "x"}', kind="text/plain"),
+        posted("job: of no type", "/jobs", b'{"corpus": "x"}', kind=None),
+        posted("job: as a form", "/jobs", b"corpus=x", kind="application/x-www-form-urlencoded"),
+        posted("job: of a type of no sense", "/jobs", b'{"corpus": "x"}', kind=b"\xff\x80"),
+        posted("job: as XML", "/jobs", b"<corpus/>", kind="application/xml"),
+        posted("job: gzipped", "/jobs", b"\x1f\x8b\x08\x00", 400, "bad_request",
+               headers=[("Content-Encoding", "gzip")]),
+    ]  # fmt: skip
+
+
+def calls() -> list[Case]:
+    unknown = f"/jobs/job_{'a' * 26}"
+    return [
+        *(called(f"{act} a finished job", "POST", f"/jobs/{NAME}/{act}", 409, "conflict")
+          for act in ("cancel", "pause", "resume")),
+        *(called(f"{act} an unknown job", "POST", f"{unknown}/{act}", 404, "job_not_found")
+          for act in ("cancel", "pause", "resume")),
+        called("an unknown act", "POST", f"/jobs/{NAME}/explode", 404, "not_found"),
+        called("an unknown job", "GET", unknown, 404, "job_not_found"),
+        called("delete an unknown job", "DELETE", unknown, 404, "job_not_found"),
+        called("NUL in a job's name", "GET", "/jobs/%00", 404, "job_not_found"),
+        called("a status that is none", "GET", "/jobs?status=dead", 422, "invalid_request", "status"),
+        called("a cursor of jobs that is none", "GET", "/jobs?after=x", 422, "invalid_cursor", "after"),
+    ]  # fmt: skip
+
+
+def history() -> list[Case]:
+    events = f"/jobs/{NAME}/events"
+    bad_ids = {"letters": "abc", "negative": "-1", "a fraction": "1.5", "2^63": str(2**63), "empty": "",
+               "5,000 digits": "9" * 5000, "not ASCII": b"\xb2\xff"}  # fmt: skip
+    return [
+        *(called(f"Last-Event-ID: {what}", "GET", events, 422, "invalid_request", "last-event-id",
+                 headers=[("Last-Event-ID", value)]) for what, value in bad_ids.items()),
+        *(called(f"{what} of an unknown job", "GET", f"/jobs/nobody/{what}", 404, "job_not_found")
+          for what in ("events", "metrics", "loss.png", "loss.svg")),
+        *(called(f"metrics: Accept: {accept[:20]}", "GET", f"/jobs/{NAME}/metrics", 406, "not_acceptable",
+                 headers=[("Accept", accept)])
+          for accept in ("image/png", "text/csv;q=0", "nonsense", ";;;,,,", "text/csv;q=NaN", "x/y," * 10_000)),
+        called("a picture of another kind", "GET", f"/jobs/{NAME}/loss.gif", 404, "not_found"),
+    ]  # fmt: skip
