@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from sqlalchemy import ColumnElement, Connection, Row, delete, insert, select, update
-from sqlalchemy.exc import DatabaseError
 
 from app.store.database import Database, let_others_write
 from app.store.errors import Corrupted, NotFound, StoreError
@@ -144,7 +143,7 @@ def discard_blob(database: Database, blob_id: str) -> None:
     """As `remove_blob`, on the way out of a failure, which it does not hide: what stays, the sweep takes."""
     try:
         remove_blob(database, blob_id)
-    except (StoreError, DatabaseError) as error:
+    except StoreError as error:
         logger.warning("%s stays for the sweep: %s", blob_id, error)
 
 

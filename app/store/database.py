@@ -20,9 +20,10 @@ from typing import Any
 from sqlalchemy import Connection, Engine, NullPool, Table, create_engine, event, make_url
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
+from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from app.store.errors import DatabaseBusy, DatabaseUnusable, DiskFull
+from app.store.errors import DatabaseBusy, DatabaseFailed, DatabaseUnusable, DiskFull, StoreError
 from app.store.migrate import known_revision, migrate
 
 logger = logging.getLogger(__name__)
@@ -53,14 +54,14 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """One consistent view. Keep it short: a long one keeps the write-ahead log from shrinking."""
-        with _named_errors(), self._engine.connect() as connection, connection.begin():
+        with self._named_errors(), self._engine.connect() as connection, connection.begin():
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """A transaction that may write, alone; committed at the end, rolled back by any exception. Keep it short."""
         with (
-            _named_errors(),
+            self._named_errors(),
             self._engine.connect().execution_options(writes=True) as connection,
             connection.begin(),
         ):
@@ -83,7 +84,7 @@ class Database:
             free = left
             let_others_write()
         # In WAL mode the file itself shrinks when the log is copied into it.
-        with _named_errors(), closing(self._engine.raw_connection()) as connection:
+        with self._named_errors(), closing(self._engine.raw_connection()) as connection:
             connection.cursor().execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def _vacuum_step(self) -> int:
@@ -95,6 +96,18 @@ class Database:
     def close(self) -> None:
         """All connections are closed."""
         self._engine.dispose()
+
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        """Whatever the database does to us is a StoreError; what we do wrong (SQL, constraints) stays what it is."""
+        driver = self._engine.dialect.loaded_dbapi
+        try:
+            yield
+        except (DBAPIError, PoolTimeout, driver.Error) as error:  # the driver's own: cursors used directly
+            cause = error.orig if isinstance(error, DBAPIError) else error
+            if isinstance(cause, (driver.IntegrityError, driver.ProgrammingError)):
+                raise
+            raise _named(str(cause)) from error
 
 
 def let_others_write() -> None:
@@ -148,12 +161,12 @@ def open_database(
     database = Database(engine, clock)
     try:
         migrate(database.read, database.migrating)
-    except DatabaseUnusable:
+    except DatabaseFailed as error:
+        engine.dispose()
+        raise DatabaseUnusable(f"cannot open the database {parsed.database}: {error}") from error
+    except BaseException:
         engine.dispose()
         raise
-    except DatabaseError as error:
-        engine.dispose()
-        raise DatabaseUnusable(f"cannot open the database {parsed.database}: {error.orig}") from error
     return database
 
 
@@ -238,18 +251,11 @@ def _journal_mode(cursor: Any, journal: str, module: ModuleType) -> str:
             time.sleep(0.01)
 
 
-@contextmanager
-def _named_errors() -> Iterator[None]:
-    """What a caller can act upon gets a name."""
-    try:
-        yield
-    except OperationalError as error:
-        message = str(error.orig)
-        if "database is locked" in message:
-            raise DatabaseBusy(BUSY_SECONDS) from error
-        if "disk is full" in message:
-            raise DiskFull from error
-        raise
+def _named(message: str) -> StoreError:
+    """What went wrong, by the name that tells a caller what to do about it."""
+    if "database is locked" in message:
+        return DatabaseBusy(BUSY_SECONDS)
+    return DiskFull() if "disk is full" in message else DatabaseFailed(message)
 
 
 def _json(value: object) -> str:

@@ -70,6 +70,13 @@ class DatabaseBusy(StoreError):
         super().__init__(f"the database was busy for {seconds:g} seconds")
 
 
+class DatabaseFailed(StoreError):
+    """The database did not do what it should: an error of the disk, a damaged file, a lost connection, none free.
+
+    Whether trying again helps is not known; a transaction that this broke off has changed nothing.
+    """
+
+
 class DiskFull(StoreError):
     """The disk has no room for what was to be stored."""
 

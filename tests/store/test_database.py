@@ -1,5 +1,6 @@
 """Opening a database: what is set, what is migrated, what is refused and left alone."""
 
+import contextlib
 import logging
 import multiprocessing
 import random
@@ -16,12 +17,13 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, insert, text
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from app.store import migrate
 from app.store.database import Database, newest_sqlite, open_database, wal_is_safe
-from app.store.errors import DatabaseBusy, DatabaseUnusable, DiskFull, SchemaTooNew
+from app.store.errors import DatabaseBusy, DatabaseFailed, DatabaseUnusable, DiskFull, SchemaTooNew
 from app.store.schema import REVISIONS, metadata, workers
+from app.store.workers import announce, list_workers
 
 OLD_SQLITE = SimpleNamespace(
     **{name: getattr(sqlite3, name) for name in dir(sqlite3) if not name.startswith("__")}
@@ -220,7 +222,7 @@ def test_an_address_that_cannot_work_is_refused(url: str) -> None:
 
 
 def test_a_reading_transaction_cannot_write(scene: Any) -> None:
-    with pytest.raises(OperationalError, match="readonly"), scene.database.read() as connection:
+    with pytest.raises(DatabaseFailed, match="readonly"), scene.database.read() as connection:
         connection.execute(text("DELETE FROM jobs"))
 
 
@@ -256,6 +258,66 @@ def test_a_full_disk_has_a_name(scene: Any) -> None:
     with scene.database.read() as connection:
         connection.exec_driver_sql("PRAGMA max_page_count=1000000")
     assert scene.corpus(text="too large " * 100_000).bytes == 1_000_000
+
+
+def overwrite(scene: Any) -> None:
+    """Make every page but the first unreadable, as a dying disk does."""
+    scene.database.close()
+    path = Path(scene.url.removeprefix("sqlite:///"))
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xff" * (path.stat().st_size - 4096))
+
+
+def test_a_damaged_file_has_a_name_whatever_is_asked(scene: Any) -> None:
+    overwrite(scene)
+    with pytest.raises(DatabaseFailed, match="malformed"), scene.database.read() as connection:
+        connection.execute(text("SELECT * FROM jobs")).all()
+    with pytest.raises(DatabaseFailed, match="malformed"):
+        list_workers(scene.database)
+    with pytest.raises(DatabaseFailed, match="malformed"):
+        announce(scene.database, "worker-1", "cpu")
+
+
+def test_a_file_that_is_no_database_any_more_has_a_name(scene: Any) -> None:
+    scene.database.close()  # so that the next connection is a new one, whose first pragmas fail
+    Path(scene.url.removeprefix("sqlite:///")).write_bytes(b"no database at all" * 1000)
+    for use in (scene.database.read, scene.database.write):
+        with pytest.raises(DatabaseFailed, match="not a database"), use():
+            pass
+    with pytest.raises(DatabaseFailed):
+        scene.database.give_back_space()
+
+
+@pytest.mark.parametrize("step", ["_vacuum_step", "raw_connection"])
+def test_a_driver_used_directly_fails_with_a_name_too(scene: Any, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    def fail(*_: Any) -> None:
+        raise newest_sqlite().OperationalError("disk I/O error")
+
+    scene.database.close()
+    if step == "_vacuum_step":  # within a transaction, on a new connection, whose first pragmas fail
+        monkeypatch.setattr("app.store.database._set_pragmas", fail)
+    else:
+        monkeypatch.setattr(scene.database._engine, "raw_connection", fail)
+    with pytest.raises(DatabaseFailed, match="disk I/O error"):
+        scene.database.give_back_space()
+
+
+def test_waiting_for_a_connection_in_vain_has_a_name(scene: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = scene.database._engine.pool
+    monkeypatch.setattr(pool, "_timeout", 0.01)
+    with contextlib.ExitStack() as busy:
+        for _ in range(pool.size() + pool._max_overflow):
+            busy.enter_context(scene.database.read())
+        with pytest.raises(DatabaseFailed, match="limit"), scene.database.read():
+            pass
+
+
+def test_our_own_mistakes_are_no_failures_of_the_database(scene: Any) -> None:
+    with pytest.raises(IntegrityError), scene.database.write() as connection:
+        connection.execute(text("INSERT INTO blobs (id) VALUES (NULL)"))
+    with pytest.raises(ProgrammingError), scene.database.read() as connection:
+        connection.exec_driver_sql("SELECT ?", (1, 2))
 
 
 def test_the_database_itself_refuses_what_breaks_an_invariant(scene: Any) -> None:
