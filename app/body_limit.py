@@ -1,13 +1,15 @@
-"""The answer to a body that is too large, whoever found out: a problem document, and an end to the upload.
+"""Refusals of requests whose body is still under way: answered whole, and the upload ended.
 
 Knows no route. When a request announces more bytes than its route takes, Starlette's limiter writes `413` as plain text
-below every exception handler, and uvicorn reads the rest of any body, however long, before it forgets it. So this sits
-around both. Pure ASGI: `BaseHTTPMiddleware` would hide disconnects.
+below every exception handler; that becomes a problem document here. And after any refusal uvicorn would read the rest of
+the body, however long, before it forgets it. So this sits around everything else. Pure ASGI: `BaseHTTPMiddleware` would
+hide disconnects.
 """
 
 import asyncio
 import contextlib
 
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import TOO_LARGE, Problem
@@ -19,8 +21,8 @@ LINGER_SECONDS = 2.0
 _answer = Problem(413, "content_too_large", TOO_LARGE, headers={"Connection": "close"}).response()
 
 
-class RefuseLargeBodies:
-    """ASGI middleware that answers every 413 in its place, and closes the connection."""
+class EndRefusedUploads:
+    """ASGI middleware: after an error that comes before the body's end, the connection is closed."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -28,26 +30,57 @@ class RefuseLargeBodies:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        body = _Body(receive)
-        refused = False
+        body = _Body(receive, Headers(scope=scope))
+        return await self._app(scope, body.receive, _Answer(body, send).send)
 
-        async def send_unless_refused(message: Message) -> None:
-            nonlocal refused
-            if message["type"] == "http.response.start" and message["status"] == 413:
-                refused = True
-                await _refuse(body, send)
-            elif not refused:
-                await send(message)
 
-        return await self._app(scope, body.receive, send_unless_refused)
+class _Answer:
+    """The answer on its way out."""
+
+    def __init__(self, body: "_Body", send: Send) -> None:
+        self._body = body
+        self._send = send
+        self._cuts = False
+        self._replaced = False
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start" and message["status"] >= 400:
+            self._cuts = not self._body.ended
+            self._replaced = message["status"] == 413
+            message = _too_large() if self._replaced else _closing(message) if self._cuts else message
+            await self._send(message)
+            if self._replaced:
+                await self._end(_answer.body)
+        elif self._cuts and not message.get("more_body", False):
+            if not self._replaced:
+                await self._end(message.get("body", b""))
+        elif not self._replaced:
+            await self._send(message)
+
+    async def _end(self, last: bytes) -> None:
+        """The end of the answer, then of the upload, then of the connection."""
+        await self._send({"type": "http.response.body", "body": last, "more_body": True})
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_SECONDS):
+                await self._body.drop(LINGER_BYTES)
+        await self._send({"type": "http.response.body", "body": b""})
+
+
+def _too_large() -> Message:
+    return {"type": "http.response.start", "status": _answer.status_code, "headers": _answer.raw_headers}
+
+
+def _closing(message: Message) -> Message:
+    headers = [(name, value) for name, value in message["headers"] if name.lower() != b"connection"]
+    return {**message, "headers": [*headers, (b"connection", b"close")]}
 
 
 class _Body:
     """The request's body as it comes; remembers whether it has ended."""
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, receive: Receive, headers: Headers) -> None:
         self._receive = receive
-        self.ended = False
+        self.ended = headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
 
     async def receive(self) -> Message:
         message = await self._receive()
@@ -59,12 +92,3 @@ class _Body:
         while not self.ended and limit > 0:
             message = await self.receive()
             limit -= len(message.get("body", b""))
-
-
-async def _refuse(body: _Body, send: Send) -> None:
-    await send({"type": "http.response.start", "status": _answer.status_code, "headers": _answer.raw_headers})
-    await send({"type": "http.response.body", "body": _answer.body, "more_body": True})
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(LINGER_SECONDS):
-            await body.drop(LINGER_BYTES)
-    await send({"type": "http.response.body", "body": b""})

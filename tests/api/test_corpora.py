@@ -146,11 +146,21 @@ def test_a_text_over_the_limit_answers_413_whether_announced_or_not(service: Ser
     assert service.http.get("/corpora").json()["data"][1:] == []
 
 
-def test_a_chunked_upload_over_the_limit_is_cut_off_while_it_is_read(service: Service) -> None:
-    """The service answers 413 and stops reading, however much a client would go on sending."""
-    head = (
-        b"POST /corpora HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
-        b"Content-Type: multipart/form-data; boundary=b\r\n\r\n"
+@pytest.mark.parametrize(
+    "request_line",
+    [
+        b"POST /corpora HTTP/1.1\r\n",
+        b"POST /corpora HTTP/1.1\r\nOrigin: https://evil.example\r\n",
+        b"POST /nowhere HTTP/1.1\r\n",
+        b"PUT /corpora HTTP/1.1\r\n",
+    ],
+    ids=["too large", "foreign origin", "unknown path", "unknown method"],
+)
+def test_a_refused_upload_is_cut_off_however_much_a_client_would_go_on_sending(
+    service: Service, request_line: bytes
+) -> None:
+    head = request_line + (
+        b"Host: localhost\r\nTransfer-Encoding: chunked\r\nContent-Type: multipart/form-data; boundary=b\r\n\r\n"
     )
     part = b'--b\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n'
     chunk = b"x" * 50_000
