@@ -1,9 +1,9 @@
 """Refusals of requests whose body is still under way: answered whole, and the upload ended.
 
 Knows no route. When a request announces more bytes than its route takes, Starlette's limiter writes `413` as plain text
-below every exception handler; that becomes a problem document here. And after any refusal uvicorn would read the rest of
-the body, however long, before it forgets it. So this sits around everything else. Pure ASGI: `BaseHTTPMiddleware` would
-hide disconnects.
+below every exception handler; that becomes a problem document here. And after any refusal uvicorn would read the rest
+of the body, however long, before it forgets it. So this sits around everything else. Pure ASGI: `BaseHTTPMiddleware`
+would hide disconnects.
 """
 
 import asyncio
@@ -50,7 +50,7 @@ class _Answer:
             message = _too_large() if self._replaced else _closing(message) if self._cuts else message
             await self._send(message)
             if self._replaced:
-                await self._end(_answer.body)
+                await self._end(bytes(_answer.body))
         elif self._cuts and not message.get("more_body", False):
             if not self._replaced:
                 await self._end(message.get("body", b""))

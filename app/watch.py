@@ -5,6 +5,7 @@ if its counter was seen to move, on our own monotonic clock.
 """
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -47,6 +48,7 @@ class Watch:
         self._stale = StaleWatch(database, lease_seconds, monotonic=monotonic)
         self._moved: dict[str, tuple[int, float]] = {}
         self._seen: tuple[workers.Worker, ...] = ()
+        self._looked = False
         self._periods = 0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
@@ -93,9 +95,11 @@ class Watch:
         found = tuple(workers.list_workers(self._database))
         moved = {}
         for worker in found:
-            beats, since = self._moved.get(worker.id, (-1, 0.0))
-            # A first sight counts as a move: who is dead is not seen to move again.
+            # Who was there before our first look may be long dead: only a beat that we see tells. Who comes later lives.
+            known = (-1, 0.0) if self._looked else (worker.beats, -math.inf)
+            beats, since = self._moved.get(worker.id, known)
             moved[worker.id] = (worker.beats, now if worker.beats != beats else since)
+        self._looked = True
         # First the times, then those who have one: `workers_seen` reads from other threads.
         self._moved = self._moved | moved
         self._seen = found

@@ -55,7 +55,21 @@ def test_an_unusable_database_makes_it_unready(service: Service, monkeypatch: py
     assert assert_problem(service.http.get("/readyz"), 503)["database"] is False
 
 
+def test_a_worker_that_died_before_the_service_started_is_not_taken_for_alive(
+    service: Service, watch: Watch, clock: Clock
+) -> None:
+    workers.announce(service.database, "w1", "cuda")
+    for _ in range(3):
+        watch.look()
+        clock.now += 1
+    assert watch.workers_seen() == []
+    workers.announce(service.database, "w1", "cuda")
+    watch.look()
+    assert [seen.id for seen in watch.workers_seen()] == ["w1"]
+
+
 def test_a_worker_is_seen_as_long_as_its_heartbeat_moves(service: Service, watch: Watch, clock: Clock) -> None:
+    watch.look()
     workers.announce(service.database, "w1", "cuda")
     watch.look()
     clock.now += 4
