@@ -95,7 +95,7 @@ class Watch:
         found = tuple(workers.list_workers(self._database))
         moved = {}
         for worker in found:
-            # Who was there before our first look may be long dead: only a beat that we see tells. Who comes later lives.
+            # Who was there before our first look may be long dead: only a beat that we see tells.
             known = (-1, 0.0) if self._looked else (worker.beats, -math.inf)
             beats, since = self._moved.get(worker.id, known)
             moved[worker.id] = (worker.beats, now if worker.beats != beats else since)
