@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from app.presets import Preset
-from models.config import Cell, Normalization, Precision
+from app.store.names import NAME_PATTERN
+from models.config import MODEL_RANGES, TRAINING_RANGES, Cell, Normalization, Precision, Real
 
 
 def _no_surrogates(text: str) -> str:
@@ -61,17 +62,28 @@ class GenerateRequest(Request):
         default=0.0, ge=0, le=1, description="Leave out characters below this share of the likeliest one's."
     )
     seed: int | None = Field(
-        default=None, ge=0, le=2**63 - 1, description="Same model, prompt and seed: same text. Unset: drawn, and told."
+        default=None, ge=0, lt=2**63, description="Same model, prompt and seed: same text. Unset: drawn, and told."
     )
     stop: list[Annotated[Text, Field(min_length=1, max_length=256)]] = Field(
         default_factory=list, max_length=16, description="Texts that end the writing; they are not written themselves."
     )
 
 
+def _add_ranges(schema: dict[str, Any]) -> None:
+    """Let the OpenAPI document tell the ranges of settings, which `models.config` checks."""
+    for name, allowed in (MODEL_RANGES | TRAINING_RANGES).items():
+        if found := schema["properties"].get(name):
+            found["exclusiveMinimum" if isinstance(allowed, Real) and allowed.above_low else "minimum"] = allowed.low
+            # FastAPI writes bounds as floating-point numbers: 2^63 is one, 2^63 - 1 is none.
+            found |= {"exclusiveMaximum": 2**63} if allowed.high == 2**63 - 1 else {"maximum": allowed.high}
+
+
 class Section(BaseModel):
     """A section of settings: only types are checked here, strictly; `null` is the same as leaving out."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True, strict=True)
+    model_config = ConfigDict(
+        extra="forbid", allow_inf_nan=False, frozen=True, strict=True, json_schema_extra=_add_ranges
+    )
 
     def given(self) -> dict[str, Any]:
         """The settings that the request names."""
@@ -133,6 +145,7 @@ class JobRequest(Request):
     corpus: Text = Field(min_length=1, max_length=100, description="Id or name of a corpus; a name means its newest.")
     name: Text | None = Field(
         default=None,
+        json_schema_extra={"pattern": f"^{NAME_PATTERN}$"},
         description="Of the job and its model: 1 to 64 of letters, digits, `.`, `_`, `-`. Default: the corpus's.",
     )
     preset: Preset = Field(

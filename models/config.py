@@ -30,16 +30,55 @@ class InvalidConfig(ValueError):
         self.message = message
 
 
-def _whole(field: str, value: object, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise InvalidConfig(field, f"must be a whole number from {low} to {high}, not {value!r}")
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """Whole numbers from `low` to `high`."""
+
+    low: int
+    high: int
+
+    def check(self, field: str, value: object) -> None:
+        if isinstance(value, bool) or not isinstance(value, int) or not self.low <= value <= self.high:
+            raise InvalidConfig(field, f"must be a whole number from {self.low} to {self.high}, not {value!r}")
 
 
-def _real(field: str, value: object, low: float, high: float, *, open_low: bool = False) -> None:
-    ok = not isinstance(value, bool) and isinstance(value, (int, float)) and low <= value <= high
-    if not ok or (open_low and value == low):
-        above = "above" if open_low else "from"
-        raise InvalidConfig(field, f"must be a number {above} {low:g} to {high:g}, not {value!r}")
+@dataclass(frozen=True, slots=True)
+class Real:
+    """Numbers from `low` (or above it) to `high`."""
+
+    low: float
+    high: float
+    above_low: bool = False
+
+    def check(self, field: str, value: object) -> None:
+        ok = not isinstance(value, bool) and isinstance(value, (int, float)) and self.low <= value <= self.high
+        if not ok or (self.above_low and value == self.low):
+            above = "above" if self.above_low else "from"
+            raise InvalidConfig(field, f"must be a number {above} {self.low:g} to {self.high:g}, not {value!r}")
+
+
+MODEL_RANGES: Mapping[str, Whole | Real] = {
+    "hidden_size": Whole(1, 16_384),
+    "num_layers": Whole(1, 16),
+    "embedding_size": Whole(1, 16_384),
+    "dropout": Real(0, 0.95),
+}
+TRAINING_RANGES: Mapping[str, Whole | Real] = {
+    "epochs": Real(0, 1e6, above_low=True),
+    "steps": Whole(1, 10**9),
+    "minutes": Real(0, 60 * 24 * 90, above_low=True),
+    "batch_size": Whole(1, 4096),
+    "sequence_length": Whole(1, 4096),
+    "learning_rate": Real(0, 10, above_low=True),
+    "gradient_clip": Real(0, 1e6, above_low=True),
+    "weight_decay": Real(0, 10),
+    "validation_fraction": Real(0, 0.5),
+    "patience": Whole(1, 10**6),
+    "seed": Whole(0, 2**63 - 1),
+    "evaluate_every": Whole(1, 10**9),
+}
+OPTIONAL = {"epochs", "steps", "minutes", "patience", "evaluate_every"}
+"""These may also be None."""
 
 
 def _one_of(field: str, value: object, allowed: tuple[str, ...]) -> None:
@@ -48,7 +87,13 @@ def _one_of(field: str, value: object, allowed: tuple[str, ...]) -> None:
 
 
 class _Record:
-    """Dictionary conversion that both configurations share."""
+    """What both configurations share: ranges, and conversion to dictionaries."""
+
+    def _check_ranges(self, ranges: Mapping[str, Whole | Real]) -> None:
+        for name, allowed in ranges.items():
+            value = getattr(self, name)
+            if value is not None or name not in OPTIONAL:
+                allowed.check(name, value)
 
     def as_dict(self) -> dict[str, Any]:
         """The fields as JSON-ready values, in the order of declaration."""
@@ -83,10 +128,7 @@ class ModelConfig(_Record):
 
     def __post_init__(self) -> None:
         _one_of("cell", self.cell, CELLS)
-        _whole("hidden_size", self.hidden_size, 1, 16_384)
-        _whole("num_layers", self.num_layers, 1, 16)
-        _whole("embedding_size", self.embedding_size, 1, 16_384)
-        _real("dropout", self.dropout, 0, 0.95)
+        self._check_ranges(MODEL_RANGES)
         _one_of("normalization", self.normalization, NORMALIZATIONS)
 
     def parameter_shapes(self, vocabulary_size: int) -> dict[str, tuple[int, ...]]:
@@ -151,24 +193,8 @@ class TrainingConfig(_Record):
             raise InvalidConfig(budgets[1], f"give one budget, not {' and '.join(budgets)}")
         if not budgets:
             object.__setattr__(self, "minutes", 1.0)
-        if self.epochs is not None:
-            _real("epochs", self.epochs, 0, 1e6, open_low=True)
-        if self.steps is not None:
-            _whole("steps", self.steps, 1, 10**9)
-        if self.minutes is not None:
-            _real("minutes", self.minutes, 0, 60 * 24 * 90, open_low=True)
-        _whole("batch_size", self.batch_size, 1, 4096)
-        _whole("sequence_length", self.sequence_length, 1, 4096)
-        _real("learning_rate", self.learning_rate, 0, 10, open_low=True)
-        _real("gradient_clip", self.gradient_clip, 0, 1e6, open_low=True)
-        _real("weight_decay", self.weight_decay, 0, 10)
-        _real("validation_fraction", self.validation_fraction, 0, 0.5)
-        if self.patience is not None:
-            _whole("patience", self.patience, 1, 10**6)
-        _whole("seed", self.seed, 0, 2**63 - 1)
+        self._check_ranges(TRAINING_RANGES)
         _one_of("precision", self.precision, PRECISIONS)
-        if self.evaluate_every is not None:
-            _whole("evaluate_every", self.evaluate_every, 1, 10**9)
 
     def validation_characters(self, characters: int) -> int:
         """How many at the end of a text of `characters` are kept for validation: at least one, where any are asked."""

@@ -8,7 +8,8 @@ import re
 import secrets
 
 _ID = re.compile(r"[a-z]+_[a-z2-7]{26}")
-_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+NAME_PATTERN = "[A-Za-z0-9._-]{1,64}"
+_NAME = re.compile(NAME_PATTERN)
 
 
 class InvalidName(ValueError):
