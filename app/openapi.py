@@ -1,6 +1,6 @@
-"""What the OpenAPI document says beyond what FastAPI finds out by itself: problems, and the service in a few words.
+"""What the OpenAPI document says beyond what FastAPI finds out by itself: problems, examples, a few words on the whole.
 
-Invariant: every operation names its errors, all in the one schema `Problem`.
+Invariants: every operation names its errors, all in the one schema `Problem`; Swagger UI shows every request filled in.
 """
 
 from collections.abc import Mapping
@@ -16,11 +16,15 @@ from app.errors import PROBLEM_JSON
 DESCRIPTION = """\
 Charsmith trains character-level recurrent networks on your texts and streams what they write.
 
-1. Upload a text: `POST /corpora`.
-2. Train on it: `POST /jobs`; watch `GET /jobs/{id}/events` or the picture `GET /jobs/{id}/loss.png`.
+1. Upload a text: `POST /corpora`. Choose a file; the name is filled in.
+2. Train on it: `POST /jobs`. Look how far it is with `GET /jobs/{id}`, and at its loss curve with
+   `GET /jobs/{id}/loss.png`.
 3. Let the model write: `POST /generate`, from its first checkpoint on.
 
-Corpora and models are named by id or by name (the newest of that name). Errors are problem documents (RFC 9457).
+On this page every request is filled in and runs as it stands once there is a text, or for models once there is a
+checkpoint: Execute is all there is to click.
+
+Corpora, jobs and models are named by id or by name (the newest of that name). Errors are problem documents (RFC 9457).
 """
 
 TAGS = [
@@ -64,6 +68,16 @@ EXPLAINED = {
     507: "The disk is full; delete something first.",
 }
 
+CODES = {
+    403: "foreign_origin",
+    422: "invalid_setting",
+    429: "queue_full",
+    500: "internal_error",
+    503: "not_ready",
+    507: "disk_full",
+}
+"""The code that is shown for a status, where it is not the status's own name."""
+
 
 def problems(*statuses: int, ok: Mapping[int | str, dict[str, Any]] | None = None) -> dict[int | str, dict[str, Any]]:
     """The `responses` of an operation that may answer these errors; `ok` are further answers that are none."""
@@ -77,11 +91,16 @@ def body(media_type: str, *, binary: bool = False) -> dict[str, Any]:
 
 
 def _problem_response(status: int) -> dict[str, Any]:
-    schema = {"$ref": "#/components/schemas/Problem"}
-    return {
-        "description": EXPLAINED.get(status, HTTPStatus(status).phrase),
-        "content": {PROBLEM_JSON: {"schema": schema}},
-    }
+    schema, example = {"$ref": "#/components/schemas/Problem"}, _example_of(status)
+    return {"description": example["detail"], "content": {PROBLEM_JSON: {"schema": schema, "example": example}}}
+
+
+def _example_of(status: int) -> dict[str, Any]:
+    title = HTTPStatus(status).phrase
+    code = CODES.get(status, title.lower().replace(" ", "_"))
+    example = {"type": "about:blank", "title": title, "status": status, "detail": EXPLAINED.get(status, title)}
+    wrong = [{"field": "training.steps", "message": "must be at least 1, not 0"}]
+    return example | {"code": code} | ({"errors": wrong} if status == 422 else {})
 
 
 def operation_id(route: APIRoute) -> str:
@@ -90,7 +109,7 @@ def operation_id(route: APIRoute) -> str:
 
 
 def describe(app: FastAPI) -> None:
-    """Let the app's document hold the schemas that `problems` refers to."""
+    """Let the app's document hold the schemas that `problems` refers to, and fill in what is required."""
     plain = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -99,6 +118,29 @@ def describe(app: FastAPI) -> None:
         problem = ProblemDocument.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas.update(problem.pop("$defs"))
         schemas["Problem"] = problem | {"title": "Problem"}
+        _fill_in(document)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend it
+
+
+def _fill_in(document: dict[str, Any]) -> None:
+    """Every operation of the document with the `example`s that Swagger UI fills its requests in from.
+
+    It does not look into the `examples` of a parameter's schema. Optional parameters stay empty or show their default:
+    what they would narrow down or repeat is for a person to choose.
+    """
+    schemas = document["components"]["schemas"]
+    for operation in [operation for path in document["paths"].values() for operation in path.values()]:
+        for parameter in operation.get("parameters", ()):
+            if parameter["required"] and "examples" in parameter["schema"]:
+                parameter["example"] = parameter["schema"]["examples"][0]
+        for content in operation.get("requestBody", {}).get("content", {}).values():
+            schema = schemas.get(content["schema"].get("$ref", "").rsplit("/", 1)[-1], {})
+            if "examples" in schema:
+                content["example"] = _in_order(schema["examples"][0], schema["properties"])
+
+
+def _in_order(example: Mapping[str, Any], properties: Mapping[str, Any]) -> dict[str, Any]:
+    """As the fields are declared: in a schema's own examples pydantic sorts them by letters."""
+    return {name: example[name] for name in properties if name in example}

@@ -33,6 +33,23 @@ class Request(BaseModel):
 class GenerateRequest(Request):
     """What to write, with which model, and how freely to draw."""
 
+    model_config = ConfigDict(
+        extra="forbid",
+        allow_inf_nan=False,
+        frozen=True,
+        json_schema_extra={
+            "examples": [
+                {
+                    "model": "shakespeare",
+                    "prompt": "The ",
+                    "unknown": "skip",  # so that it runs whatever the text's alphabet
+                    "max_characters": 500,
+                    "temperature": 0.8,
+                }
+            ]
+        },
+    )
+
     model: Text = Field(
         min_length=1,
         max_length=200,
@@ -139,7 +156,7 @@ class JobRequest(Request):
         extra="forbid",
         allow_inf_nan=False,
         frozen=True,
-        json_schema_extra={"examples": [{"corpus": "shakespeare", "training": {"minutes": 1}}]},
+        json_schema_extra={"examples": [{"corpus": "shakespeare", "training": {"minutes": 0.2}}]},
     )
 
     corpus: Text = Field(min_length=1, max_length=100, description="Id or name of a corpus; a name means its newest.")

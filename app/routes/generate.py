@@ -64,7 +64,10 @@ async def generate(
     request: Request, asked: GenerateRequest, database: StoredIn, settings: Configured, generation: Generating
 ) -> Response:
     """Let a model write. By `Accept`: `text/plain` (default, characters as they are written), `text/event-stream`
-    (`data: {"text": ...}`, last `event: done`) or `application/json` (all at once). `X-Seed` tells the seed used."""
+    (`data: {"text": ...}`, last `event: done`) or `application/json` (all at once). `X-Seed` tells the seed used.
+
+    Swagger UI shows a stream only when it has ended. To see the text as it is written, use `curl -N`.
+    """
     return await _Generating(request, database, settings, generation).answer(asked)
 
 

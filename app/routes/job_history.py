@@ -90,6 +90,9 @@ async def follow_job(
     """Server-sent events, from the first one on: status, progress, evaluation, sample, checkpoint.
 
     The stream ends after the last event of a finished job, and when the service stops: come back with `Last-Event-ID`.
+
+    Swagger UI shows a stream only when it has ended, so for a running job it waits; the other calls of the page work
+    meanwhile. To see events as they come, use `curl -N` with the address of this call.
     """
     stopping: asyncio.Event = request.app.state.stopping
     seen = last_event_id or 0
@@ -133,7 +136,7 @@ async def _pause(stopping: asyncio.Event) -> None:
     responses=problems(404, 422, ok={200: body("image/png", binary=True)}),
 )
 def get_loss_png(database: StoredIn, job: KnownJob) -> Response:
-    """Training and validation loss over steps, as a picture."""
+    """Training and validation loss over steps, as a picture; of a running job, as far as it is."""
     return _picture(database, job, "png", "image/png")
 
 
@@ -144,7 +147,7 @@ def get_loss_png(database: StoredIn, job: KnownJob) -> Response:
     responses=problems(404, 422, ok={200: body("image/svg+xml")}),
 )
 def get_loss_svg(database: StoredIn, job: KnownJob) -> Response:
-    """Training and validation loss over steps, as a drawing."""
+    """Training and validation loss over steps, as a drawing. Swagger UI shows its source; a browser draws it."""
     return _picture(database, job, "svg", "image/svg+xml")
 
 

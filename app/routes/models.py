@@ -60,7 +60,7 @@ async def upload_model(
     settings: Configured,
     generation: Generating,
     response: Response,
-    file: Annotated[UploadFile, File(description="A safetensors file, as downloaded from a model.")],
+    file: Annotated[UploadFile, File(description="A safetensors file, as `GET /models/{key}/download` gives it.")],
     name: Annotated[
         str | None,
         Form(description="Default: made from the file's name.", max_length=1000, examples=["shakespeare-copy"]),

@@ -5,7 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.schemas import ModelSettings, TrainingSettings
+from app.schemas import GenerateRequest, ModelSettings, TrainingSettings
 from models.config import ModelConfig, TrainingConfig
 from tests.api.service import Service
 
@@ -70,6 +70,38 @@ def test_each_operation_says_what_it_does_and_how_it_fails(document: dict[str, A
         assert "500" in operation["responses"], name
         takes_input = "parameters" in operation or "requestBody" in operation
         assert ("422" in operation["responses"]) == takes_input, name
+
+
+def test_each_error_is_shown_by_an_example_of_its_own(document: dict[str, Any]) -> None:
+    for operation in operations(document):
+        for status, response in operation["responses"].items():
+            if int(status) >= 400:
+                example = response["content"]["application/problem+json"]["example"]
+                assert example["status"] == int(status), operation["operationId"]
+                assert {"type", "title", "detail", "code"} < example.keys()
+
+
+FOR_A_PERSON_TO_FILL_IN = {"after", "status", "idempotency-key", "last-event-id", "seed", "stop"}
+"""Optional, and better left empty: they narrow down, go on from an earlier answer, or make each answer the same."""
+
+
+def test_each_request_is_filled_in(document: dict[str, Any]) -> None:
+    for operation in operations(document):
+        name = operation["operationId"]
+        for parameter in operation.get("parameters", ()):
+            if parameter["required"]:
+                assert parameter["example"] in parameter["schema"]["examples"], (name, parameter["name"])
+            elif parameter["name"] not in FOR_A_PERSON_TO_FILL_IN:
+                assert "default" in parameter["schema"], (name, parameter["name"])
+        for kind, content in operation.get("requestBody", {}).get("content", {}).items():
+            assert kind == "multipart/form-data" or content["example"], name
+
+
+def test_examples_name_their_fields_in_the_order_of_the_schema(document: dict[str, Any]) -> None:
+    content = document["paths"]["/generate"]["post"]["requestBody"]["content"]["application/json"]
+
+    assert next(iter(content["example"])) == "model"
+    assert GenerateRequest.model_validate(content["example"])
 
 
 def test_every_reference_of_the_document_leads_somewhere(document: dict[str, Any]) -> None:
