@@ -1,0 +1,49 @@
+"""Fixtures of the browser tests: a fresh service, and its documentation open in a real Chromium.
+
+Skipped, saying so, where there is no Chromium or no Playwright. The browser is the system's, not one of Playwright's.
+"""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.browser.docs_page import DocsPage
+from tests.system.harness import Installation
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # as on a machine without a network
+]
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """A running service with a worker and nothing stored."""
+    made = Installation(tmp_path_factory.mktemp("fresh"))
+    made.start("serve")
+    try:
+        made.wait_until_ready()
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def docs(fresh: Installation, tmp_path: Path) -> Iterator[DocsPage]:
+    """The documentation in a browser of its own, with an empty profile."""
+    if CHROMIUM is None:
+        pytest.skip("no chromium on this machine")
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield DocsPage(browser.new_page(viewport={"width": 1280, "height": 1500}), fresh.url, tmp_path / "screenshots")
+        browser.close()
