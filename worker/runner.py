@@ -235,7 +235,6 @@ class Recorder:
             step=event.step,
             train_loss=event.train_loss,
             val_loss=event.val_loss,
-            best=event.best,
             checkpoint=event.checkpoint,
             info={"vocabulary_size": self._started.vocabulary_size, "parameters": self._started.parameters},
             resume_point=event.resume_point,

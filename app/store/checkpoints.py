@@ -1,7 +1,7 @@
 """The rows of checkpoints, and which of them are kept.
 
-Works within its callers' transactions. Invariants: at most one checkpoint of a model is marked best, none of a damaged
-one; a model has one checkpoint per step.
+Works within its callers' transactions. Invariants: one of a model's sound checkpoints is marked best, and the job that
+made the model tells the same one; a model has one checkpoint per step.
 """
 
 from dataclasses import dataclass
@@ -14,17 +14,17 @@ from app.store.database import Database
 from app.store.metrics import finite
 from app.store.names import new_id
 from app.store.rows import record
-from app.store.schema import LIVE, checkpoints, jobs
+from app.store.schema import LIVE, checkpoints, jobs, models
 
 KEPT_NEWEST = 5
 
 BEST_FIRST = (
-    checkpoints.c.best.desc(),
     checkpoints.c.val_loss.is_(None),
     checkpoints.c.val_loss,
+    (checkpoints.c.best & checkpoints.c.val_loss.is_not(None)).desc(),
     checkpoints.c.sequence.desc(),
 )
-"""The marked one; should that be damaged, the lowest validation loss; without validation the newest."""
+"""The lowest validation loss, the marked one until it is beaten; without validation the newest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,26 +52,53 @@ def insert_checkpoint(
     step: int,
     train_loss: float | None,
     val_loss: float | None,
-    best: bool,
-) -> Checkpoint:
-    """The new checkpoint, in place of one of the same step (a job that had to start anew comes by again)."""
-    _delete(database, connection, (checkpoints.c.model_id == model_id) & (checkpoints.c.step == step))
-    if best:
-        connection.execute(update(checkpoints).where(checkpoints.c.model_id == model_id).values(best=False))
+) -> Checkpoint | None:
+    """The new checkpoint, in place of one of the same step (a job that had to start anew comes by again).
+
+    None, and the new one is not kept, when the old one of the step is the model's best and the new one does worse.
+    """
+    of_step, val_loss = (checkpoints.c.model_id == model_id) & (checkpoints.c.step == step), finite(val_loss)
+    old = connection.execute(select(checkpoints).where(of_step)).first()
+    if old is not None and old.best and _is_lower(old.val_loss, val_loss):
+        return None
+    _delete(database, connection, of_step)
     keep(connection, blob)
     values = {
         "id": new_id("checkpoint"),
         "model_id": model_id,
         "step": step,
         "train_loss": finite(train_loss),
-        "val_loss": finite(val_loss),
+        "val_loss": val_loss,
         "bytes": blob.bytes,
-        "best": best,
+        "best": False,
         "corrupted": False,
         "created_at": database.now(),
         "blob_id": blob.id,
     }
-    return record(Checkpoint, connection.execute(insert(checkpoints).values(values).returning(checkpoints)).one())
+    connection.execute(insert(checkpoints).values(values))
+    _mark_best(connection, model_id)
+    return record(Checkpoint, connection.execute(select(checkpoints).where(checkpoints.c.id == values["id"])).one())
+
+
+def _is_lower(loss: float | None, other: float | None) -> bool:
+    return loss is not None and (other is None or loss < other)
+
+
+def _mark_best(connection: Connection, model_id: str) -> None:
+    """The model's best checkpoint is marked, and told of its job.
+
+    Decided here, over all that are stored: a training that had to start anew knows only what it has seen itself.
+    """
+    of_model = checkpoints.c.model_id == model_id
+    best = connection.execute(
+        select(checkpoints).where(of_model, ~checkpoints.c.corrupted).order_by(*BEST_FIRST).limit(1)
+    ).first()
+    connection.execute(update(checkpoints).where(of_model, checkpoints.c.best).values(best=False))
+    if best is not None:
+        connection.execute(update(checkpoints).where(checkpoints.c.id == best.id).values(best=True))
+    job = jobs.c.id == select(models.c.job_id).where(models.c.id == model_id).scalar_subquery()
+    told = {"best_step": best and best.step, "best_val_loss": best and best.val_loss}
+    connection.execute(update(jobs).where(job).values(told))
 
 
 def retain(database: Database, connection: Connection, model_id: str) -> None:
@@ -92,9 +119,11 @@ def pinning_job(*conditions: ColumnElement[bool]) -> Select[tuple[str]]:
 
 
 def mark_corrupted(connection: Connection, checkpoint_id: str) -> None:
-    """The checkpoint is known to be damaged."""
-    damaged = update(checkpoints).where(checkpoints.c.id == checkpoint_id)
-    connection.execute(damaged.values(corrupted=True, best=False))
+    """The checkpoint is known to be damaged; the next best takes its place."""
+    damaged = update(checkpoints).where(checkpoints.c.id == checkpoint_id).values(corrupted=True, best=False)
+    model_id = connection.execute(damaged.returning(checkpoints.c.model_id)).scalar()
+    if model_id is not None:
+        _mark_best(connection, model_id)
 
 
 def _delete(database: Database, connection: Connection, condition: ColumnElement[bool]) -> None:

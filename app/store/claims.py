@@ -96,11 +96,13 @@ def release(database: Database, claim: Claim, *, crashed: bool = False, pause: b
 
 
 def drop_after(database: Database, claim: Claim, step: int) -> None:
-    """Metrics later than `step` are gone, as an attempt that goes on from there comes by again. Events stay."""
+    """Metrics later than `step` are gone, as an attempt that goes on from there comes by again.
+
+    Events stay, and checkpoints: the best one is the job's best until it is beaten, also where the job starts anew.
+    """
     with database.write() as connection:
         held(connection, claim)
-        best = drop_metrics_after(connection, claim.job.id, step)
-        held(connection, claim, best_step=best and best.step, best_val_loss=best and best.val_loss)
+        drop_metrics_after(connection, claim.job.id, step)
 
 
 def read_resume_point(database: Database, claim: Claim) -> bytes | None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, select
+from sqlalchemy import Connection, delete, select
 
 from app.store.database import Database, upsert
 from app.store.errors import NotFound
@@ -53,8 +53,6 @@ def write_metrics(connection: Connection, job_id: str, step: int, measured: Mapp
     upsert(connection, metrics, ("job_id", "step"), job_id=job_id, step=step, **values)
 
 
-def drop_metrics_after(connection: Connection, job_id: str, step: int) -> Row[Any, Any] | None:
-    """Rows later than `step` are gone; the (step, val_loss) of the best evaluation left is returned."""
+def drop_metrics_after(connection: Connection, job_id: str, step: int) -> None:
+    """Rows later than `step` are gone."""
     connection.execute(delete(metrics).where(metrics.c.job_id == job_id, metrics.c.step > step))
-    left = select(metrics.c.step, metrics.c.val_loss).where(metrics.c.job_id == job_id, metrics.c.val_loss.is_not(None))
-    return connection.execute(left.order_by(metrics.c.val_loss, metrics.c.step).limit(1)).first()

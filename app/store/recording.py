@@ -34,12 +34,15 @@ def record_progress(database: Database, claim: Claim, progress: dict[str, Any]) 
 
 
 def record_evaluation(database: Database, claim: Claim, step: int, val_loss: float, best: bool) -> None:
-    """The validation loss at a step; `best`: lower than every earlier one."""
-    told = {"step": step, "val_loss": finite(val_loss), "best": best}
+    """The validation loss at a step; `best`: lower than every earlier one of this training.
+
+    A training that had to start anew is told to be better only than the best checkpoint that it left behind.
+    """
     with database.write() as connection:
+        beaten = held(connection, claim).best_val_loss
+        best = best and (beaten is None or val_loss < beaten)
+        told = {"step": step, "val_loss": finite(val_loss), "best": best}
         _merge_progress(connection, claim, {"val_loss": finite(val_loss)})
-        if best:
-            held(connection, claim, best_step=step, best_val_loss=finite(val_loss))
         write_metrics(connection, claim.job.id, step, told)
         append_event(connection, database.now(), claim.job.id, "evaluation", told)
 
@@ -63,12 +66,14 @@ def record_saved(
     step: int,
     train_loss: float | None,
     val_loss: float | None,
-    best: bool,
     checkpoint: bytes | None,
     info: dict[str, Any] | None,
     resume_point: bytes,
 ) -> Checkpoint | None:
     """The stored checkpoint (None without one). From here on the job goes on from `resume_point`; crashes count anew.
+
+    Which one is best is decided by `val_loss`, over all that the model has; a better one of the same step stays, and
+    None is returned.
 
     `info` (vocabulary_size, parameters) is needed with the first checkpoint, which makes the model. Older checkpoints
     go as retention says. Raises LeaseLost; then, or after a crash at any point, nothing new is visible.
@@ -85,11 +90,13 @@ def record_saved(
             replaced = _set_resume_point(database, connection, claim, step, resume_blob)
             stored = None
             if file_blob is not None:
-                facts = {"step": step, "train_loss": train_loss, "val_loss": val_loss, "best": best}
+                facts = {"step": step, "train_loss": train_loss, "val_loss": val_loss}
                 stored = _add_checkpoint(database, connection, claim, file_blob, info, facts)
         unless_named.pop_all()
     if replaced is not None:
         remove_blob(database, replaced)
+    if file_blob is not None and stored is None:
+        remove_blob(database, file_blob.id)
     remove_dropped(database)
     return stored
 
@@ -111,14 +118,14 @@ def _add_checkpoint(
     blob: Blob,
     info: dict[str, Any] | None,
     facts: dict[str, Any],
-) -> Checkpoint:
+) -> Checkpoint | None:
     job = held(connection, claim)
     model_id = _model_of(database, connection, job, info)
     stored = insert_checkpoint(database, connection, model_id, blob, **facts)
+    if stored is None:
+        return None
     retain(database, connection, model_id)
-    if stored.best:
-        held(connection, claim, best_step=stored.step, best_val_loss=stored.val_loss)
-    told = facts | {"model": model_id, "checkpoint": stored.id, "bytes": stored.bytes}
+    told = facts | {"best": stored.best, "model": model_id, "checkpoint": stored.id, "bytes": stored.bytes}
     append_event(connection, database.now(), job.id, "checkpoint", told)
     return stored
 

@@ -188,7 +188,6 @@ def add_model(database: Database, blob: Blob, name: str, info: Mapping[str, Any]
             step=info["step"],
             train_loss=info.get("train_loss"),
             val_loss=info.get("val_loss"),
-            best=True,
         )
         return _find_model(connection, model_id)
 

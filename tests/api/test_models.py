@@ -26,7 +26,7 @@ def checkpoint_file(step: int = 5, val_loss: float | None = 1.5) -> bytes:
     return encode_checkpoint(CharRNN(CONFIG, 4), CheckpointInfo(CONFIG, vocabulary, step, 1.7, val_loss))
 
 
-def save(service: Service, claim: Claim, step: int, val_loss: float, best: bool) -> bytes:
+def save(service: Service, claim: Claim, step: int, val_loss: float) -> bytes:
     """A checkpoint of the claimed job, stored as a worker does; its file."""
     file = checkpoint_file(step, val_loss)
     info = {"vocabulary_size": 4, "parameters": CONFIG.parameter_count(4)}
@@ -36,7 +36,6 @@ def save(service: Service, claim: Claim, step: int, val_loss: float, best: bool)
         step=step,
         train_loss=1.7,
         val_loss=val_loss,
-        best=best,
         checkpoint=file,
         info=info,
         resume_point=b"resume",
@@ -50,8 +49,8 @@ def trained(service: Service) -> dict[int, bytes]:
     service.enqueue("hamlet")
     claim = service.claim()
     files = {
-        10: save(service, claim, 10, 1.5, best=True),
-        20: save(service, claim, 20, 1.6, best=False),
+        10: save(service, claim, 10, 1.5),
+        20: save(service, claim, 20, 1.6),
     }
     claims.finish(service.database, claim, JobStatus.SUCCEEDED)
     return files
@@ -104,7 +103,7 @@ def test_an_unknown_model_or_step_answers_404(service: Service, trained: dict[in
 def test_a_model_can_be_deleted_when_its_job_is_finished(service: Service) -> None:
     service.enqueue("hamlet")
     claim = service.claim()
-    save(service, claim, 1, 2.0, best=True)
+    save(service, claim, 1, 2.0)
 
     assert_problem(service.http.delete("/models/hamlet"), 409)
     claims.finish(service.database, claim, JobStatus.SUCCEEDED)

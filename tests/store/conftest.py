@@ -57,7 +57,6 @@ class Scene:
         facts: dict[str, Any] = {
             "train_loss": 2.0,
             "val_loss": None,
-            "best": False,
             "checkpoint": f"weights {step}".encode(),
             "info": {"vocabulary_size": 30, "parameters": 1000},
             "resume_point": f"resume {step}".encode(),

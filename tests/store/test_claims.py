@@ -54,7 +54,6 @@ FENCED: dict[str, Any] = {
         step=1,
         train_loss=1.0,
         val_loss=1.0,
-        best=True,
         checkpoint=b"weights",
         info={"vocabulary_size": 3, "parameters": 4},
         resume_point=b"resume",
@@ -221,11 +220,7 @@ def test_going_on_from_a_resume_point_drops_later_metrics_but_no_events(scene: A
     told = len(scene.told(claim.job, "progress"))
     claims.drop_after(scene.database, claim, 20)
     assert [row.step for row in read_metrics(scene.database, claim.job.id)] == [10, 20]
-    job = get_job(scene.database, claim.job.id)
-    assert (job.best_step, job.best_val_loss) == (20, 1.5)
     assert len(scene.told(claim.job, "progress")) == told
-    claims.drop_after(scene.database, claim, 0)
-    assert get_job(scene.database, claim.job.id).best_step is None
 
 
 class Ticker:

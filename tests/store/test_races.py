@@ -94,7 +94,7 @@ def _upload_and_die(url: str) -> None:
 def _save_and_die(url: str, claim: claims.Claim, place: str) -> None:
     database = open_database(url)
     setattr(recording, place, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
-    facts = {"train_loss": 1.0, "val_loss": 1.0, "best": True, "info": None}
+    facts = {"train_loss": 1.0, "val_loss": 1.0, "info": None}
     claims.record_saved(database, claim, step=2, checkpoint=b"w" * 10**6, resume_point=b"r" * 10**6, **facts)  # type: ignore[arg-type]
 
 

@@ -12,7 +12,14 @@ from app.store.events import events_after
 from app.store.job_state import JobStatus
 from app.store.jobs import delete_job, get_job
 from app.store.metrics import MetricRow, read_metrics
-from app.store.trained_models import find_checkpoint, get_model, list_checkpoints, read_checkpoint
+from app.store.trained_models import (
+    delete_model,
+    find_checkpoint,
+    get_model,
+    list_checkpoints,
+    quarantine,
+    read_checkpoint,
+)
 
 PROGRESS = {
     "step": 10,
@@ -46,7 +53,7 @@ def test_an_evaluation_joins_the_metrics_of_its_step(scene: Any) -> None:
     rows = read_metrics(scene.database, claim.job.id)
     assert [(row.step, row.train_loss, row.val_loss) for row in rows] == [(10, 2.5, 2.25), (20, None, 2.5)]
     job = get_job(scene.database, claim.job.id)
-    assert (job.best_step, job.best_val_loss, job.progress["val_loss"]) == (10, 2.25, 2.5)
+    assert (job.best_step, job.progress["val_loss"]) == (None, 2.5), "nothing is saved yet"
     assert scene.told(claim.job, "evaluation")[0] == {"step": 10, "val_loss": 2.25, "best": True}
 
 
@@ -68,7 +75,7 @@ def test_a_sample_is_told_as_it_is(scene: Any, sample: str) -> None:
 
 def test_the_first_checkpoint_makes_a_model_of_the_jobs_name(scene: Any) -> None:
     claim = scene.running(name="poet", model={"cell": "lstm"})
-    first = scene.save(claim, 10, val_loss=2.0, best=True)
+    first = scene.save(claim, 10, val_loss=2.0)
     model = get_model(scene.database, "poet")
     assert (model.job_id, model.corpus_id, model.config) == (claim.job.id, claim.job.corpus_id, {"cell": "lstm"})
     assert (model.vocabulary_size, model.parameters, model.best_step, model.latest_step) == (30, 1000, 10, 10)
@@ -102,7 +109,7 @@ def test_before_a_pause_only_a_resume_point_is_stored(scene: Any) -> None:
 def test_the_best_the_last_five_and_the_newest_resume_point_are_kept(scene: Any) -> None:
     claim = scene.running(name="poet")
     for step in range(1, 13):
-        scene.save(claim, step, val_loss=abs(step - 3) + 1.0, best=step <= 3)
+        scene.save(claim, step, val_loss=abs(step - 3) + 1.0)
     kept = list_checkpoints(scene.database, "poet")
     assert [(checkpoint.step, checkpoint.best) for checkpoint in kept] == [
         (12, False),
@@ -122,7 +129,7 @@ def test_the_best_the_last_five_and_the_newest_resume_point_are_kept(scene: Any)
 def test_without_validation_the_last_checkpoint_is_the_best(scene: Any) -> None:
     claim = scene.running(name="poet")
     for step in (1, 2, 3):
-        scene.save(claim, step, best=True)
+        scene.save(claim, step)
     assert find_checkpoint(scene.database, "poet")[1].step == 3
     assert get_job(scene.database, claim.job.id).best_step == 3
 
@@ -150,6 +157,92 @@ def test_a_job_that_starts_anew_keeps_its_newest_checkpoints_whatever_their_step
     kept = list_checkpoints(scene.database, "poet")
     assert [checkpoint.step for checkpoint in kept] == [400, 20, 10, 500, 300]
     assert b"".join(read_checkpoint(scene.database, kept[0])) == b"anew 400"
+
+
+def start_anew(scene: Any, claim: claims.Claim) -> claims.Claim:
+    """The claim of the attempt after a crash that found its resume point damaged."""
+    claims.release(scene.database, claim, crashed=True)
+    with scene.database.write() as connection:
+        connection.exec_driver_sql("UPDATE blob_chunks SET data = x'00' WHERE CAST(data AS TEXT) LIKE 'resume%'")
+    claim = scene.claim()
+    assert claims.read_resume_point(scene.database, claim) is None
+    claims.drop_after(scene.database, claim, 0)
+    return claim
+
+
+def best_of_all(scene: Any, claim: claims.Claim) -> tuple[int, float, bytes]:
+    """The best checkpoint, of which job, model, its mark and the default of generation agree."""
+    job, model = get_job(scene.database, claim.job.id), get_model(scene.database, claim.job.name)
+    checkpoint = find_checkpoint(scene.database, claim.job.name)[1]
+    [marked] = [each for each in list_checkpoints(scene.database, claim.job.name) if each.best]
+    assert checkpoint == marked
+    assert (job.best_step, job.best_val_loss) == (model.best_step, model.best_val_loss)
+    assert (job.best_step, job.best_val_loss) == (checkpoint.step, checkpoint.val_loss)
+    return checkpoint.step, checkpoint.val_loss, b"".join(read_checkpoint(scene.database, checkpoint))
+
+
+def test_a_job_that_starts_anew_keeps_its_best_checkpoint_until_it_is_beaten(scene: Any) -> None:
+    claim = scene.running(name="poet")
+    scene.save(claim, 1000, val_loss=1.5)
+    claim = start_anew(scene, claim)
+    assert best_of_all(scene, claim) == (1000, 1.5, b"weights 1000")
+    for step, loss in ((100, 3.2), (200, 3.1), (300, 3.0), (400, 2.9), (500, 2.8), (600, 2.7)):
+        claims.record_evaluation(scene.database, claim, step, loss, best=True)
+        scene.save(claim, step, val_loss=loss)
+    assert best_of_all(scene, claim) == (1000, 1.5, b"weights 1000")
+    assert not any(event["best"] for event in scene.told(claim.job, "evaluation"))
+    assert [event["best"] for event in scene.told(claim.job, "checkpoint")] == [True] + 6 * [False]
+    claims.record_evaluation(scene.database, claim, 700, 1.4, best=True)
+    scene.save(claim, 700, val_loss=1.4)
+    assert scene.told(claim.job, "evaluation")[-1]["best"]
+    assert best_of_all(scene, claim) == (700, 1.4, b"weights 700")
+
+
+@pytest.mark.parametrize(("loss", "kept"), [(1.6, b"weights 1000"), (1.5, b"anew"), (1.4, b"anew")])
+def test_a_job_that_starts_anew_replaces_the_best_of_a_step_only_by_what_does_as_well(
+    scene: Any, loss: float, kept: bytes
+) -> None:
+    claim = scene.running(name="poet")
+    scene.save(claim, 1000, val_loss=1.5)
+    claim = start_anew(scene, claim)
+    scene.save(claim, 1000, val_loss=loss, checkpoint=b"anew")
+    assert best_of_all(scene, claim) == (1000, min(loss, 1.5), kept)
+    assert claims.read_resume_point(scene.database, claim) == b"resume 1000"
+    scene.clock.jump(minutes=2)
+    blobs.remove_dropped(scene.database)
+    assert len(scene.dump()["blobs"]) == 1 + 1 + 1, "corpus, checkpoint, resume point"
+
+
+def test_an_equal_loss_does_not_beat_the_best(scene: Any) -> None:
+    claim = scene.running(name="poet")
+    scene.save(claim, 1, val_loss=1.5)
+    scene.save(claim, 2, val_loss=1.5)
+    assert best_of_all(scene, claim) == (1, 1.5, b"weights 1")
+
+
+def test_a_damaged_best_leaves_its_place_to_the_next_which_is_kept(scene: Any) -> None:
+    claim = scene.running(name="poet")
+    best = scene.save(claim, 1, val_loss=1.0)
+    scene.save(claim, 2, val_loss=1.5)
+    quarantine(scene.database, best)
+    assert best_of_all(scene, claim) == (2, 1.5, b"weights 2")
+    for step in range(3, 12):
+        scene.save(claim, step, val_loss=2.0)
+    assert best_of_all(scene, claim) == (2, 1.5, b"weights 2")
+
+
+def test_without_validation_the_best_is_there_also_after_a_resume(scene: Any) -> None:
+    claim = scene.running(name="poet")
+    scene.save(claim, 80)
+    claims.release(scene.database, claim)
+    claim = scene.claim()
+    claims.drop_after(scene.database, claim, 80)
+    assert get_job(scene.database, claim.job.id).best_step == 80
+    scene.save(claim, 100)
+    assert get_job(scene.database, claim.job.id).best_step == 100
+    claims.finish(scene.database, claim, JobStatus.SUCCEEDED)
+    delete_model(scene.database, "poet")
+    assert get_job(scene.database, claim.job.id).best_step == 100, "what it came to, though nothing is left of it"
 
 
 def test_losing_the_lease_while_chunks_are_written_leaves_nothing(scene: Any, monkeypatch: pytest.MonkeyPatch) -> None:
