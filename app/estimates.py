@@ -5,24 +5,47 @@ a job is refused only if it cannot work.
 """
 
 import os
+from contextlib import suppress
+from pathlib import Path
 
 from models.config import GATES, ModelConfig, TrainingConfig
 
 BYTES_A_PARAMETER = 16
 """float32 weights, their gradients, and AdamW's two moments."""
 
+LETTERS = 27
+"""Of a vocabulary under normalization `letters`, at most: a to z and the space."""
+
+LIMIT_FILES = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+"""Where a container finds the memory that it may use: control groups, version 2 and 1."""
+
 
 def memory_bytes(model: ModelConfig, training: TrainingConfig, vocabulary_size: int) -> int:
-    """Bytes of weights, gradients, optimizer moments and the activations that backpropagation through time keeps."""
+    """Bytes of weights, gradients, optimizer moments and the activations that backpropagation through time keeps.
+
+    `vocabulary_size` is the text's as it was uploaded.
+    """
+    if model.normalization == "letters":
+        vocabulary_size = min(vocabulary_size, LETTERS)
     per_layer = (GATES[model.cell] + 1) * model.hidden_size
     per_character = model.embedding_size + model.num_layers * per_layer + 2 * vocabulary_size
     activations = 4 * training.batch_size * training.sequence_length * per_character
     return BYTES_A_PARAMETER * model.parameter_count(vocabulary_size) + activations
 
 
-def physical_memory_bytes() -> int:
-    """Of this machine; the worker, which may run on another, checks again."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+def available_memory_bytes() -> int:
+    """Of this machine, or of this container where it may use less; the worker may run on another and checks again."""
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min([physical, *_limits()])
+
+
+def _limits() -> list[int]:
+    """Those that are set: an absent file, or the word `max`, is none."""
+    limits = []
+    for path in LIMIT_FILES:
+        with suppress(OSError, ValueError):
+            limits.append(int(path.read_text()))
+    return limits
 
 
 def readable(size: int) -> str:

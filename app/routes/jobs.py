@@ -6,6 +6,7 @@ size of its corpus tell; every setting is in the answer.
 
 import hashlib
 import json
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Response
@@ -13,14 +14,15 @@ from fastapi import APIRouter, Header, Query, Response
 from app import presets
 from app.documents import JobDocument, ListDocument, job_document, page_document
 from app.errors import invalid
-from app.estimates import memory_bytes, physical_memory_bytes, readable
+from app.estimates import available_memory_bytes, memory_bytes, readable
 from app.openapi import problems
 from app.routes.dependencies import After, Configured, JobKey, Limit, StoredIn
 from app.schemas import JobRequest, ModelSettings, TrainingSettings
-from app.store import corpora, jobs
+from app.store import jobs
 from app.store.corpora import Corpus
 from app.store.job_rows import Job
 from app.store.job_state import JobStatus
+from app.store.jobs import Order
 from models.config import ModelConfig, TrainingConfig
 
 router = APIRouter(tags=["jobs"])
@@ -52,15 +54,10 @@ def create_job(
 
     The example trains for 12 seconds, to see how it goes. More minutes make better text.
     """
-    corpus = corpora.get_corpus(database, request.corpus)
-    model, training = _resolved(request, corpus)
-    check_feasible(model, training, corpus)
-    job, new = jobs.enqueue(
+    job, new = jobs.enqueue_planned(
         database,
-        name=request.name if request.name is not None else corpus.name,
-        corpus_id=corpus.id,
-        model=model.as_dict(),
-        training=training.as_dict(),
+        request.corpus,
+        partial(_order, request),
         idempotency=None if idempotency_key is None else (idempotency_key, _fingerprint(request)),
         queue_limit=settings.max_queued_jobs,
     )
@@ -68,6 +65,14 @@ def create_job(
     if not new:
         response.headers["Idempotent-Replayed"] = "true"
     return job_document(job)
+
+
+def _order(request: JobRequest, corpus: Corpus) -> Order:
+    """The job that a request means. Raises Problem for one that cannot work."""
+    model, training = _resolved(request, corpus)
+    check_feasible(model, training, corpus)
+    name = request.name if request.name is not None else corpus.name
+    return Order(name, model.as_dict(), training.as_dict())
 
 
 def _resolved(request: JobRequest, corpus: Corpus) -> tuple[ModelConfig, TrainingConfig]:
@@ -82,7 +87,7 @@ def check_feasible(model: ModelConfig, training: TrainingConfig, corpus: Corpus)
     if corpus.characters < minimum:
         message = f"has {corpus.characters} characters, training with these settings needs at least {minimum}"
         raise invalid("corpus", message, code="corpus_too_short", minimum_characters=minimum)
-    estimate, available = memory_bytes(model, training, corpus.vocabulary_size), physical_memory_bytes()
+    estimate, available = memory_bytes(model, training, corpus.vocabulary_size), available_memory_bytes()
     if estimate > available:
         message = f"training needs about {readable(estimate)} of memory, this machine has {readable(available)}"
         raise invalid("model", message, code="too_much_memory", estimate_bytes=estimate, available_bytes=available)

@@ -4,12 +4,14 @@ Knows nothing of workers but the flags that they read. A `key` is a job's id, or
 that name. Invariant: what is refused has changed nothing.
 """
 
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from sqlalchemy import Connection, delete, func, insert, select, update
 
 from app.store.blobs import drop, remove_blob
-from app.store.corpora import find_corpus
+from app.store.corpora import Corpus, find_corpus
 from app.store.database import Database
 from app.store.errors import Conflict, QueueFull
 from app.store.events import append_event
@@ -20,33 +22,61 @@ from app.store.pages import Page, read_page
 from app.store.schema import idempotency_keys, jobs
 from app.store.trained_models import find_checkpoint_in
 
-__all__ = ["Job", "cancel_job", "delete_job", "enqueue", "get_job", "list_jobs", "pause_job", "resume_job"]
+__all__ = [
+    "Job",
+    "Order",
+    "cancel_job",
+    "delete_job",
+    "enqueue",
+    "enqueue_planned",
+    "get_job",
+    "list_jobs",
+    "pause_job",
+    "resume_job",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is to be trained on a corpus, and how the job is called."""
+
+    name: str
+    model: dict[str, Any]
+    training: dict[str, Any]
 
 
 def enqueue(
+    database: Database, *, name: str, corpus_id: str, model: dict[str, Any], training: dict[str, Any], **how: Any
+) -> tuple[Job, bool]:
+    """As `enqueue_planned`, for an order that does not depend on the corpus."""
+    return enqueue_planned(database, corpus_id, lambda _: Order(name, model, training), **how)
+
+
+def enqueue_planned(
     database: Database,
+    corpus_key: str,
+    plan: Callable[[Corpus], Order],
     *,
-    name: str,
-    corpus_id: str,
-    model: dict[str, Any],
-    training: dict[str, Any],
     from_checkpoint: str | None = None,
     idempotency: tuple[str, str] | None = None,
     queue_limit: int = 1000,
 ) -> tuple[Job, bool]:
     """The queued job, and whether it is new (False: the same idempotency key came with the same request before).
 
-    `idempotency` is the key and the request's SHA-256. Raises NotFound (corpus or checkpoint), InvalidName, QueueFull,
-    Corrupted (the checkpoint), or Conflict for a key that came with another request.
+    `plan` is asked within the transaction, so keep it short; what it raises refuses the job. `idempotency` is the key
+    and the request's SHA-256: one that is known is honoured whatever has become of the corpus since. Raises NotFound
+    (corpus or checkpoint), InvalidName, QueueFull, Corrupted (the checkpoint), or Conflict for a key that came with
+    another request.
     """
-    check_name(name)
     with database.write() as connection:
         first = _first_of_key(connection, idempotency)
         if first is not None:
             return first, False
+        corpus = find_corpus(connection, corpus_key)
+        order = plan(corpus)
+        check_name(order.name)
         _check_room(connection, queue_limit)
-        values = {"name": name, "model": model, "training": training}
-        job_id = _insert(database, connection, corpus_id, from_checkpoint, values)
+        job_id = _insert(database, connection, corpus, from_checkpoint, order)
         if idempotency is not None:
             key, request_sha256 = idempotency
             row = {"key": key, "request_sha256": request_sha256, "job_id": job_id, "created_at": database.now()}
@@ -73,9 +103,8 @@ def _check_room(connection: Connection, queue_limit: int) -> None:
 
 
 def _insert(
-    database: Database, connection: Connection, corpus: str, from_checkpoint: str | None, values: dict[str, Any]
+    database: Database, connection: Connection, corpus: Corpus, from_checkpoint: str | None, order: Order
 ) -> str:
-    found = find_corpus(connection, corpus)
     job_id, now = new_id("job"), database.now()
     start: dict[str, Any] = {}
     if from_checkpoint is not None:
@@ -84,8 +113,8 @@ def _insert(
     fresh = {
         "id": job_id,
         "status": JobStatus.QUEUED.value,
-        "corpus_id": found.id,
-        "corpus_name": found.name,
+        "corpus_id": corpus.id,
+        "corpus_name": corpus.name,
         "progress": {},
         "attempt": 0,
         "heartbeat": 0,
@@ -94,7 +123,7 @@ def _insert(
         "pause_requested": False,
         "created_at": now,
     }
-    connection.execute(insert(jobs).values(**fresh, **start, **values))
+    connection.execute(insert(jobs).values(**fresh, **start, **asdict(order)))
     append_event(connection, now, job_id, "status", {"status": JobStatus.QUEUED.value, "attempt": 0})
     return job_id
 

@@ -158,6 +158,25 @@ def test_the_same_idempotency_key_gives_the_first_job_again(uploaded: Service) -
     assert len(uploaded.http.get("/jobs").json()["data"]) == 1
 
 
+def test_an_idempotency_key_is_honoured_whatever_became_of_the_corpus(uploaded: Service) -> None:
+    def ask(key: str) -> httpx.Response:
+        body = {"corpus": "hamlet", "training": {"steps": 5}}
+        return uploaded.http.post("/jobs", json=body, headers={"Idempotency-Key": key})
+
+    first = ask("key 1").json()
+    uploaded.upload(b"far too short", name="hamlet")  # the name is another corpus' now, with which no job works
+    assert_problem(ask("key 2"), 422, "corpus")
+    assert ask("key 1").json()["id"] == first["id"]
+
+    uploaded.http.post(f"/jobs/{first['id']}/cancel")
+    for _ in range(2):
+        assert uploaded.http.delete("/corpora/hamlet").status_code == 204
+    assert_problem(ask("key 2"), 404)
+    again = ask("key 1")
+    assert (again.status_code, again.json()["id"], again.json()["status"]) == (202, first["id"], "cancelled")
+    assert again.headers["idempotent-replayed"] == "true"
+
+
 @pytest.mark.parametrize("key", ["", "x" * 256])
 def test_an_idempotency_key_of_no_length_or_too_much_is_refused(uploaded: Service, key: str) -> None:
     answer = uploaded.http.post("/jobs", json={"corpus": "hamlet"}, headers={"Idempotency-Key": key})

@@ -1,8 +1,12 @@
 """Presets, estimates and content negotiation, each alone."""
 
+import os
+from pathlib import Path
+
 import pytest
 
-from app.estimates import BYTES_A_PARAMETER, memory_bytes, readable
+from app import estimates
+from app.estimates import BYTES_A_PARAMETER, available_memory_bytes, memory_bytes, readable
 from app.negotiation import preferred
 from app.presets import SHORT_BUDGET_MINUTES, SMALL_CORPUS_CHARACTERS, resolve
 from models.config import ModelConfig, TrainingConfig
@@ -45,6 +49,38 @@ def test_the_estimate_of_memory_grows_with_everything_that_costs_some() -> None:
     for training in (TrainingConfig(batch_size=33), TrainingConfig(sequence_length=65)):
         assert memory_bytes(ModelConfig(), training, 65) > base
     assert memory_bytes(ModelConfig(), TrainingConfig(), 66) > base
+
+
+def test_a_large_vocabulary_costs_nothing_where_only_letters_are_left_of_it() -> None:
+    letters = ModelConfig(normalization="letters")
+
+    assert memory_bytes(letters, TrainingConfig(), 60_000) == memory_bytes(letters, TrainingConfig(), 27)
+    assert memory_bytes(letters, TrainingConfig(), 26) < memory_bytes(letters, TrainingConfig(), 27)
+    nfc = ModelConfig(normalization="nfc")
+    assert memory_bytes(nfc, TrainingConfig(), 60_000) > memory_bytes(nfc, TrainingConfig(), 27)
+
+
+@pytest.mark.parametrize(
+    ("limits", "available"),
+    [
+        ((), None),
+        (("max\n",), None),
+        (("9223372036854771712\n",), None),  # version 1 without a limit
+        (("1048576\n",), 1048576),
+        (("max\n", "2097152\n"), 2097152),
+        (("", "2097152\n"), 2097152),
+    ],
+)
+def test_a_container_has_the_memory_that_it_may_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limits: tuple[str, ...], available: int | None
+) -> None:
+    files = [tmp_path / str(number) for number in range(2)]
+    for file, text in zip(files, limits, strict=False):
+        file.write_text(text)
+    monkeypatch.setattr(estimates, "LIMIT_FILES", files)
+
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert available_memory_bytes() == (available or physical)
 
 
 @pytest.mark.parametrize(
