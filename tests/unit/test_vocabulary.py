@@ -1,13 +1,15 @@
 """Characters come back code point for code point, and a text in pieces is normalized as the whole."""
 
 import random
+import re
+import subprocess
 import sys
 import unicodedata
 
 import pytest
 
 from models.config import NORMALIZATIONS, Normalization
-from models.vocabulary import UnknownCharacter, Vocabulary, _begins_anew, normalize, normalize_pieces
+from models.vocabulary import EmptyText, UnknownCharacter, Vocabulary, _begins_anew, normalize, normalize_pieces
 
 CHINESE = "".join(chr(0x4E00 + i) for i in range(5_000))
 FAMILY = "👩‍👩‍👧‍👦 🏳️‍🌈 👍🏽"
@@ -56,6 +58,31 @@ def test_letters_is_the_tutorials_preparation() -> None:
     assert normalize("Où  est—l'ÉTÉ?\n42 ", "letters") == "ou est l ete "
 
 
+def letters_slowly(text: str) -> str:
+    """The tutorial's preparation, character by character of the whole decomposed text."""
+    bare = unicodedata.normalize("NFKD", text).lower()
+    kept = "".join(c if "a" <= c <= "z" else " " for c in bare if not unicodedata.combining(c))
+    return re.sub(" +", " ", kept)
+
+
+def test_letters_makes_of_every_code_point_what_the_reference_makes() -> None:
+    # Between letters and alone; surrogates, which no text has, left out.
+    points = [*range(0xD800), *range(0xE000, sys.maxunicode + 1)]
+    for start in range(0, len(points), 4096):
+        text = "".join(f"q{chr(point)}q" for point in points[start : start + 4096])
+        assert normalize(text, "letters") == letters_slowly(text), hex(points[start])
+        alone = "".join(map(chr, points[start : start + 4096]))
+        assert normalize(alone, "letters") == letters_slowly(alone), hex(points[start])
+
+
+def test_letters_makes_of_any_mixture_what_the_reference_makes() -> None:
+    alphabet = "aZ \n.,0É\u0130\u0131ΣςΑΣß\u1e9e\u0345\u0323\u0301\u212aﬁǅ가\u1100\u1161\u11a8½㎏ℌ語🏽" + MARKS
+    draw = random.Random(11)
+    for _ in range(2_000):
+        text = "".join(draw.choices(alphabet, k=draw.randrange(40)))
+        assert normalize(text, "letters") == letters_slowly(text), ascii(text)
+
+
 def test_nfc_composes_what_can_be_composed() -> None:
     assert normalize("e\u0301", "nfc") == "é"
 
@@ -72,3 +99,16 @@ def test_the_first_unknown_character_is_named_with_its_position() -> None:
 def test_a_vocabulary_is_sorted_distinct_and_without_surrogates(characters: str) -> None:
     with pytest.raises(ValueError, match="vocabulary"):
         Vocabulary(characters)
+
+
+def test_a_text_without_characters_has_no_vocabulary() -> None:
+    with pytest.raises(EmptyText):
+        Vocabulary.of(normalize_pieces(["\u0301", "\u0302" * 9], "letters"))
+
+
+def test_reading_a_vocabulary_loads_no_numpy() -> None:
+    # The service does no more than that, and is to start at once.
+    script = (
+        "import sys, models.checkpoint_header as h; h.Vocabulary('ab').known('a'); assert 'numpy' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
