@@ -5,21 +5,22 @@ that ends it early counts as a crash, which the worker tries again.
 """
 
 import codecs
+import math
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
 
 from app.processes import end_with_parent, parent_socket
-from models.config import ModelConfig, Normalization, TrainingConfig
-from models.vocabulary import Vocabulary, normalize_pieces
+from models.config import ModelConfig, TrainingConfig
+from models.vocabulary import EmptyText, Vocabulary, normalize_pieces
 from worker.batches import Corpus, CorpusTooShort, encode_corpus
 from worker.device import choose_device
-from worker.events import Ticked
+from worker.events import Event, Finished, Ticked
 from worker.launch import PauseRequest, TrainingRefusal, TrainingTask
 from worker.trainer import Diverged, train
 
@@ -37,11 +38,29 @@ def read_pieces(path: Path) -> Iterator[str]:
     yield decoder.decode(b"", final=True)
 
 
-def load_corpus(task: TrainingTask, normalization: Normalization) -> Corpus:
-    """The encoded corpus, memory-mapped. Two passes over the text: what characters there are, then their ids."""
+class PausedWhileLoading(Exception):
+    """A pause was asked for before training began: there is nothing to store that is not stored already."""
+
+
+def load_corpus(task: TrainingTask, moved: Callable[[], None]) -> Corpus:
+    """The encoded corpus, memory-mapped. Two passes over the text: what characters there are, then their ids.
+
+    `moved` is called after every piece; what it raises ends the loading. Raises CorpusTooShort if nothing is left of
+    the text once it is normalized.
+    """
     text_path, ids_path = Path(task.text_path), Path(task.folder) / "corpus.ids"
-    vocabulary = Vocabulary.of(normalize_pieces(read_pieces(text_path), normalization))
-    encode_corpus(normalize_pieces(read_pieces(text_path), normalization), ids_path, vocabulary)
+    normalization = ModelConfig.from_dict(task.model).normalization
+
+    def pieces() -> Iterator[str]:
+        for piece in read_pieces(text_path):
+            yield piece
+            moved()
+
+    try:
+        vocabulary = Vocabulary.of(normalize_pieces(pieces(), normalization))
+    except EmptyText:
+        raise CorpusTooShort(0, TrainingConfig.from_dict(task.training).minimum_characters) from None
+    encode_corpus(normalize_pieces(pieces(), normalization), ids_path, vocabulary)
     text_path.unlink()  # the same text twice on disk is once too often
     return Corpus.open(ids_path, vocabulary, task.corpus_sha256)
 
@@ -49,24 +68,44 @@ def load_corpus(task: TrainingTask, normalization: Normalization) -> Corpus:
 def run(task: TrainingTask, connection: Connection, pause_requested: threading.Event) -> None:
     """Train and send every event; ticks are thinned out."""
     torch.set_num_threads(task.threads)
-    model = ModelConfig.from_dict(task.model)
-    connection.send(Ticked("loading", 0))
-    corpus = load_corpus(task, model.normalization)
+    send = _thinned(connection)
+
+    def loading() -> None:
+        send(Ticked("loading", 0))
+        if pause_requested.is_set():
+            raise PausedWhileLoading
+
+    try:
+        loading()
+        corpus = load_corpus(task, loading)
+    except PausedWhileLoading:
+        send(Finished(0, "paused", None, None))
+        return
     events = train(
-        model,
+        ModelConfig.from_dict(task.model),
         TrainingConfig.from_dict(task.training),
         corpus,
         device=choose_device(task.device),
         resume=task.resume_point,
         pause_requested=pause_requested.is_set,
     )
-    last_tick = 0.0
     for event in events:
+        send(event)
+
+
+def _thinned(connection: Connection) -> Callable[[Event], None]:
+    """Sends events, but of ticks only as many as a watch for hung steps needs."""
+    last_tick = -math.inf
+
+    def send(event: Event) -> None:
+        nonlocal last_tick
         if isinstance(event, Ticked):
             if time.monotonic() - last_tick < TICK_SECONDS:
-                continue
+                return
             last_tick = time.monotonic()
         connection.send(event)
+
+    return send
 
 
 def _listen(connection: Connection, pause_requested: threading.Event) -> None:

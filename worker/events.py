@@ -57,7 +57,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
-    """The loss on the validation part (whole or its first characters, carried state)."""
+    """The loss on the validation part (whole, or stretches of it; carried state)."""
 
     step: int
     val_loss: float
@@ -87,7 +87,8 @@ class Saved:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The last event. After `paused`, the Saved before it is where to go on."""
+    """The last event. After `paused`, the Saved before it is where to go on; without one (a pause while the corpus was
+    being loaded, step 0) it is where this attempt began."""
 
     step: int
     reason: FinishReason

@@ -1,0 +1,127 @@
+"""The training process: it says that it moves while it loads, can be paused there, and tells what cannot be helped."""
+
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+from models.config import InvalidConfig, ModelConfig, TrainingConfig
+from worker import child
+from worker.batches import Corpus, CorpusTooShort
+from worker.events import Event, Finished, Saved, Started, Ticked
+from worker.launch import TrainingTask
+from worker.trainer import Diverged, InvalidResumePoint
+
+TEXT = "Où est l'été? — À l'école, naïf garçon.\n" * 50
+
+
+class Sent(list[Event]):
+    """Keeps what the process sends; asks it to pause after so many messages."""
+
+    def __init__(self, pause_after: int | None = None) -> None:
+        super().__init__()
+        self.pause_requested = threading.Event()
+        self._pause_after = pause_after
+
+    def send(self, event: Event) -> None:
+        self.append(event)
+        if len(self) == self._pause_after:
+            self.pause_requested.set()
+
+
+def task_of(folder: Path, text: str, normalization: str = "letters") -> TrainingTask:
+    path = folder / "corpus.txt"
+    path.write_text(text, newline="")
+    model = ModelConfig(hidden_size=8, embedding_size=4, normalization=normalization)  # type: ignore[arg-type]
+    training = TrainingConfig(steps=2, batch_size=2, sequence_length=16)
+    return TrainingTask(model.as_dict(), training.as_dict(), str(path), str(folder), "sha", "cpu", 1, None)
+
+
+def run(task: TrainingTask, sent: Sent) -> Sent:
+    child.run(task, sent, sent.pause_requested)  # type: ignore[arg-type]
+    return sent
+
+
+@pytest.fixture
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child, "READ_BYTES", 100)
+    monkeypatch.setattr(child, "TICK_SECONDS", 0)
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_every_piece_of_both_passes_over_the_text_is_a_sign_of_life(tmp_path: Path) -> None:
+    sent = run(task_of(tmp_path, TEXT), Sent())
+    loading = [event for event in sent if event == Ticked("loading", 0)]
+    pieces = len(TEXT.encode()) // 100
+    assert 2 * pieces <= len(loading) <= 2 * pieces + 6
+    assert isinstance(sent[-1], Finished)
+
+
+@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.parametrize("messages", [1, 7, 30], ids=["at once", "in the first pass", "in the second"])
+def test_a_pause_while_loading_ends_at_once_and_stores_nothing(tmp_path: Path, messages: int) -> None:
+    sent = run(task_of(tmp_path, TEXT), Sent(pause_after=messages))
+    assert sent == [Ticked("loading", 0)] * messages + [Finished(0, "paused", None, None)]
+
+
+def test_a_pause_in_training_stores_a_resume_point(tmp_path: Path) -> None:
+    sent = Sent(pause_after=2)
+    run(task_of(tmp_path, TEXT), sent)
+    kinds = [type(event) for event in sent if not isinstance(event, Ticked)]
+    assert kinds == [Started, Saved, Finished]
+
+
+def test_ticks_are_thinned_out_and_other_events_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child, "TICK_SECONDS", 1e9)
+    sent = run(task_of(tmp_path, TEXT), Sent())
+    assert [type(event) for event in sent].count(Ticked) == 1
+    assert {Started, Saved, Finished} <= {type(event) for event in sent}
+
+
+@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.parametrize("normalization", ["none", "nfc", "letters"])
+def test_a_text_loaded_in_pieces_is_the_corpus_of_the_whole(tmp_path: Path, normalization: str) -> None:
+    task = task_of(tmp_path, TEXT, normalization)
+    loaded, whole = child.load_corpus(task, lambda: None), Corpus.of(TEXT, normalization)  # type: ignore[arg-type]
+    assert loaded.vocabulary == whole.vocabulary
+    assert loaded.ids.tolist() == whole.ids.tolist()
+    assert not Path(task.text_path).exists()
+
+
+@pytest.mark.parametrize("text", ["\u0301\u0302\u0323" * 100, "漢字" * 100], ids=["marks alone", "no letters"])
+def test_a_text_of_which_letters_leaves_nothing_is_too_short(tmp_path: Path, text: str) -> None:
+    with pytest.raises(CorpusTooShort, match="at least 18") as raised:
+        run(task_of(tmp_path, text), Sent())
+    refusal = child._refusal(raised.value)
+    assert refusal is not None
+    assert refusal.code == "corpus_too_short"
+
+
+def memory_refused() -> Exception:
+    """What torch raises on the CPU for more memory than there are addresses."""
+    with pytest.raises(RuntimeError) as raised:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    return raised.value
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (Diverged("training loss", 7), "diverged"),
+        (CorpusTooShort(3, 66), "corpus_too_short"),
+        (MemoryError(), "out_of_memory"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "out_of_memory"),
+        (memory_refused(), "out_of_memory"),
+        (InvalidConfig("steps", "must be a whole number"), "invalid"),
+        (InvalidResumePoint("the resume point is of another model"), "invalid"),
+        (RuntimeError("CUDA error: device-side assert triggered"), None),
+        (OSError(28, "No space left on device"), None),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else str(value),
+)
+def test_what_trying_again_would_not_help_is_refused_by_its_name(error: Exception, code: str | None) -> None:
+    refusal = child._refusal(error)
+    assert (refusal and refusal.code) == code
+    if refusal is not None:
+        assert type(error).__name__ in refusal.traceback
