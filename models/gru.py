@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 
 def run_gru(layer: nn.GRU, values_TBX: Tensor, state_BH: Tensor) -> tuple[Tensor, Tensor]:
@@ -64,6 +65,7 @@ class _Sequence(torch.autograd.Function):
         return states_TBH[1:], state_BH
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         d_outputs_TBH, d_last_BH = gradients
         inputs_NX, weight_ih, weight_hh, from_state_TBH, gates_TB2, new_TBH, states_TBH = ctx.saved_tensors
