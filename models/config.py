@@ -122,7 +122,7 @@ class ModelConfig(_Record):
     embedding_size: int = 64
     """Width of a character's vector, 1 to 16,384. Narrower than the hidden layer costs no quality and saves work."""
     dropout: float = 0.1
-    """Share of values zeroed in training, 0 to 0.95: after the embedding of the layer above, and before the output."""
+    """Share of values zeroed in training, 0 to 0.95: between layers, and before the output."""
     normalization: Normalization = "none"
     """What is done to texts and prompts before they meet the vocabulary."""
 
@@ -177,7 +177,10 @@ class TrainingConfig(_Record):
     weight_decay: float = 0.01
     """AdamW's decoupled decay, per unit of learning rate."""
     validation_fraction: float = 0.1
-    """The end of the text that is kept for validation, 0 to 0.5; 0: no validation, the last checkpoint is the best."""
+    """The end of the text that is kept for validation, 0 to 0.5; 0: no validation, the last checkpoint is the best.
+
+    At most a million characters of it are read at an evaluation, in a short training fewer (200,000 for each minute, or
+    half of what the steps read; at least 8,192), in 16 stretches that are spread evenly over it."""
     patience: int | None = None
     """Evaluations without a new best before training stops early; None: never."""
     seed: int = 0

@@ -1,6 +1,6 @@
 """How well the network predicts the validation part, and a few lines that it writes.
 
-Touches neither training's random numbers nor its carried state: evaluation has none, sampling a generator of its own.
+Touches neither training's random numbers nor its carried state: evaluation has none, sampling noise of its own.
 Everything is float32, whatever training multiplies in, so that losses of different trainings compare.
 
 Shape suffixes: B lanes, T time steps, V vocabulary; state_LPBH as in models.rnn.
@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from models.engine import beginning
 from models.rnn import CharRNN
+from models.sampling import SamplingConfig, draw, noise_key, uniform
 from models.vocabulary import Vocabulary
 from worker.batches import Ids, read_windows
 
@@ -25,22 +27,27 @@ WARM_CHARACTERS = 256
 LANE_MINIMUM = 512
 """A small validation part has fewer lanes rather than shorter ones."""
 MOST_CHARACTERS = 1_000_000
-"""Of a longer validation part the first million count: the loss is known to a thousandth of a nat by then."""
+"""Of a longer validation part so many count, spread over it: the loss is known to a thousandth of a nat by then."""
 WINDOW = 128
 """Characters of each lane at once. Longer was slower (16 lanes, GRU 1x512: 47,000 characters/s, with 512 34,000)."""
 
 SAMPLE_CHARACTERS = 120
-SAMPLE_TEMPERATURE = 0.8
+SAMPLING = SamplingConfig(temperature=0.8)
 
 
 class Validation:
-    """The part of a text from `begin` on, in lanes that are each warmed on the characters before."""
+    """The part of a text from `begin` on, in lanes that are each warmed on the characters before.
+
+    The lanes begin at even distances. If there are more characters than may count, each lane reads a stretch at its
+    beginning: a long part may change its kind on the way (chapters, authors, languages).
+    """
 
     def __init__(self, ids: Ids, begin: int, most_characters: int = MOST_CHARACTERS, lanes: int = LANES) -> None:
         self._ids = ids
-        self.characters = min(len(ids) - begin, MOST_CHARACTERS, most_characters)
+        part = len(ids) - begin
+        self.characters = min(part, MOST_CHARACTERS, most_characters)
         self.lanes = max(1, min(lanes, self.characters // LANE_MINIMUM))
-        self._starts_B = begin + np.arange(self.lanes, dtype=np.int64) * self.characters // self.lanes
+        self._starts_B = begin + np.arange(self.lanes, dtype=np.int64) * part // self.lanes
         self._lane_characters = -(-self.characters // self.lanes)  # rounded up: lanes may overlap by one character
         self._warm = min(WARM_CHARACTERS, begin - 1)
 
@@ -67,15 +74,13 @@ def _window_loss(network: CharRNN, ids_BT: Tensor, state_LPBH: Tensor) -> tuple[
 
 @torch.inference_mode()
 def sample_text(network: CharRNN, vocabulary: Vocabulary, device: str) -> str:
-    """About two lines that the network writes from nothing, always with the same random numbers."""
-    generator = torch.Generator().manual_seed(0)
-    first = "\n" if "\n" in vocabulary else vocabulary.characters[0]
-    ids = [int(vocabulary.encode(first)[0])]
+    """About two lines that the network writes from nothing, always with the same noise. Raises NotFinite."""
+    key = noise_key(seed=0, sample=0)
+    ids = vocabulary.encode(beginning(vocabulary)).tolist()
     state_LPBH = network.initial_state(1, device)
     network.eval()
-    for _ in range(SAMPLE_CHARACTERS):
+    for position in range(SAMPLE_CHARACTERS):
         logits_11V, state_LPBH = network(torch.tensor([ids[-1:]], device=device), state_LPBH)
-        chances_V = torch.softmax(logits_11V[0, 0].cpu() / SAMPLE_TEMPERATURE, 0)
-        ids.append(int(torch.multinomial(chances_V, 1, generator=generator)))
+        ids.append(draw(logits_11V[0, 0].cpu().numpy(), SAMPLING, uniform(key, position)))
     network.train()
     return vocabulary.decode(ids[1:])

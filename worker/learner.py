@@ -25,7 +25,7 @@ MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
 class Diverged(RuntimeError):
-    """A loss or gradient is no finite number. The weights are those before the step that failed."""
+    """A loss, a gradient, a weight or an answer is no finite number. Nothing of that is saved."""
 
     def __init__(self, what: str, step: int) -> None:
         super().__init__(f"the {what} after {step} steps is not a finite number: try a lower learning rate")
@@ -81,6 +81,12 @@ class Learner:
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             logits_BTV, state_LPBH = self.network(inputs_BT.to(self._device), self._state_LPBH)
         return F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.to(self._device).flatten()), state_LPBH
+
+    def check_finite(self, step: int) -> None:
+        """Raise Diverged when a weight is no finite number: the loss that tells of it is the next step's."""
+        finite = torch.stack([parameter.detach().isfinite().all() for parameter in self.network.parameters()])
+        if not finite.all():
+            raise Diverged("largest weight", step)
 
     def tensors(self) -> dict[str, Tensor]:
         """Weights, moments, carried state and random state, on the CPU."""

@@ -15,6 +15,7 @@ import torch
 
 from models.checkpoint import CheckpointInfo, encode_checkpoint
 from models.config import ModelConfig, TrainingConfig
+from models.sampling import NotFinite
 from worker.batches import Corpus, CorpusTooShort, Lanes, split
 from worker.evaluation import Validation, sample_text
 from worker.events import Evaluated, Event, Finished, FinishReason, Progress, Sampled, Saved, Started, Ticked
@@ -113,6 +114,7 @@ class _Run:
         yield self._started()
         while True:
             if self._pause_requested():
+                self._learner.check_finite(self._course.step)
                 yield self._saved(None, best=False, checkpoint=None)
                 reason: FinishReason = "paused"
                 break
@@ -188,6 +190,7 @@ class _Run:
     def _evaluate(self) -> Iterator[Event]:
         """Evaluate, sample and save. A pause breaks it off, to be done again: it leaves no trace before its end."""
         began = self._pace.now()
+        self._learner.check_finite(self._course.step)
         val_loss = None
         if self._validation is not None:
             total, characters = 0.0, 0
@@ -238,7 +241,11 @@ class _Run:
         )
 
     def _sampled(self) -> Sampled:
-        return Sampled(self._course.step, sample_text(self._learner.network, self._corpus.vocabulary, self._device))
+        try:
+            text = sample_text(self._learner.network, self._corpus.vocabulary, self._device)
+        except NotFinite:
+            raise Diverged("network's answer", self._course.step) from None
+        return Sampled(self._course.step, text)
 
     def _saved(self, val_loss: float | None, *, best: bool, checkpoint: bytes | None) -> Saved:
         resume_point = ResumePoint(self._learner.tensors(), self._values()).encode()

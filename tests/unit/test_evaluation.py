@@ -1,12 +1,17 @@
 """Validation in lanes measures what one lane does, and leaves no trace."""
 
+import numpy as np
 import pytest
 import torch
 
-from models.config import CELLS, Cell, ModelConfig
+from models.checkpoint import CheckpointInfo
+from models.config import CELLS, Cell, ModelConfig, TrainingConfig
+from models.engine import Engine, RowRequest
 from models.rnn import CharRNN
+from models.sampling import NotFinite, SamplingConfig
 from worker.batches import Corpus
-from worker.evaluation import MOST_CHARACTERS, Validation, sample_text
+from worker.evaluation import MOST_CHARACTERS, WARM_CHARACTERS, Validation, sample_text
+from worker.recipe import most_validation_characters
 
 TEXT = "".join(f"{n} is followed by {n + 1}, as {n % 7} days would have it.\n" for n in range(600))
 
@@ -41,6 +46,53 @@ def test_a_small_part_has_fewer_lanes_and_a_long_one_is_capped() -> None:
     assert Validation(ids, len(ids) - 100).lanes == 1
     assert Validation(ids, len(ids) - 2_000).lanes == 3
     assert Validation(ids, 500_000).characters == MOST_CHARACTERS
+
+
+def test_of_a_part_that_is_too_long_stretches_are_read_that_are_spread_evenly_over_it() -> None:
+    # A text of 32 kinds in a row: what is read of it names its place.
+    ids = np.repeat(np.arange(32), 1_000)
+    begin, most = 8_000, 8_192
+    seen: list[np.ndarray] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("worker.evaluation._window_loss", lambda _, ids_BT, state: (seen.append(ids_BT[:, 1:]), state))
+        validation = Validation(ids, begin, most)
+        network = CharRNN(ModelConfig(hidden_size=4, embedding_size=4), 32)
+        counted = sum(count for _, count in validation.losses(network, "cpu"))
+    warming, *stretches = seen
+    assert counted == validation.characters == most
+    assert warming.shape == (16, WARM_CHARACTERS)
+    read = torch.cat(stretches, 1)
+    assert read.shape == (16, most // 16)
+    kinds = ids[begin:]
+    expected = [kinds[b * len(kinds) // 16 :][: most // 16].tolist() for b in range(16)]
+    assert read.tolist() == expected
+    assert warming[1:].tolist() == [kinds[b * len(kinds) // 16 - 256 :][:256].tolist() for b in range(1, 16)]
+
+
+def test_tiny_shakespeare_is_evaluated_whole_in_a_minute() -> None:
+    characters, training = 1_115_394, TrainingConfig()
+    part = training.validation_characters(characters)
+    validation = Validation(np.zeros(characters, np.uint16), characters - part, most_validation_characters(training, 1))
+    assert validation.characters == part == 111_539
+    assert validation.lanes == 16
+
+
+def test_the_sample_is_drawn_as_generation_draws() -> None:
+    corpus = Corpus.of(TEXT)
+    torch.manual_seed(0)
+    network = CharRNN(ModelConfig(hidden_size=8, embedding_size=4), len(corpus.vocabulary))
+    engine = Engine(network, CheckpointInfo(network.config, corpus.vocabulary, 0))
+    engine.admit(1, RowRequest(max_characters=120, seed=0, sampling=SamplingConfig(temperature=0.8)))
+    generated = "".join(output.text for _ in range(120) for output in engine.step())
+    assert sample_text(network.train(), corpus.vocabulary, "cpu") == generated
+
+
+def test_a_network_whose_answer_is_no_number_gives_no_sample() -> None:
+    corpus = Corpus.of(TEXT)
+    network = CharRNN(ModelConfig(hidden_size=8, embedding_size=4), len(corpus.vocabulary))
+    torch.nn.init.constant_(network.output.bias, float("nan"))
+    with pytest.raises(NotFinite):
+        sample_text(network, corpus.vocabulary, "cpu")
 
 
 def test_the_first_character_is_predicted_from_the_ones_before() -> None:

@@ -9,10 +9,12 @@ import pytest
 
 from models.checkpoint import decode_checkpoint
 from models.config import CELLS, Cell, ModelConfig, TrainingConfig
+from models.sampling import NotFinite
 from models.vocabulary import Vocabulary
 from worker.batches import Corpus, CorpusTooShort
 from worker.evaluation import Validation
 from worker.events import Evaluated, Event, Finished, Progress, Sampled, Saved, Started, Ticked
+from worker.learner import Learner
 from worker.trainer import Diverged, train
 
 SENTENCE = "the quick brown fox jumps over the lazy dog.\n"
@@ -146,6 +148,43 @@ def test_a_training_that_diverges_stops_before_the_step_and_stores_no_such_weigh
     assert checkpoints
     for checkpoint in checkpoints:
         decode_checkpoint(checkpoint or b"")  # raises when a weight is not finite
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("settings", [{"evaluate_every": 1}, {"validation_fraction": 0, "evaluate_every": 1}, {}])
+def test_weights_that_grow_without_bound_are_told_as_divergence_wherever_they_are_met(
+    cell: Cell, settings: dict[str, Any]
+) -> None:
+    told: list[Event] = []
+    with pytest.raises(Diverged):
+        told.extend(events_of(SENTENCE * 50, cell, steps=3000, learning_rate=10, weight_decay=10, **settings))
+    for saved in of_type(told, Saved):
+        decode_checkpoint(saved.checkpoint or b"")
+
+
+@pytest.mark.parametrize("pause", [True, False])
+def test_weights_that_are_no_numbers_are_not_saved(pause: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = Learner.update
+
+    def breaking(self: Learner, *arguments: Any) -> Any:
+        update = step(self, *arguments)
+        self.network.output.bias.data.fill_(math.inf)
+        return update
+
+    monkeypatch.setattr(Learner, "update", breaking)
+    asked = iter([False, pause])
+    told: list[Event] = []
+    with pytest.raises(Diverged, match="weight after 1 step"):
+        told.extend(events_of(SENTENCE * 50, steps=1, validation_fraction=0, pause=lambda: next(asked)))
+
+
+def test_an_answer_that_is_no_number_although_the_weights_are_is_divergence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def overflowing(*_: Any) -> str:
+        raise NotFinite("the network's answer is not finite")
+
+    monkeypatch.setattr("worker.trainer.sample_text", overflowing)
+    with pytest.raises(Diverged, match="answer after 1 step"):
+        list(events_of(SENTENCE * 50, steps=1))
 
 
 def _poisoned(events: Iterator[Event]) -> Iterator[Event]:

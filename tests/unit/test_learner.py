@@ -1,0 +1,62 @@
+"""One step: the gradient is clipped, matrices decay, biases do not, and a network that broke is noticed."""
+
+import math
+
+import pytest
+import torch
+
+from models.config import ModelConfig, TrainingConfig
+from worker.batches import Corpus, Lanes
+from worker.learner import BETAS, Diverged, Learner
+
+CORPUS = Corpus.of("the quick brown fox jumps over the lazy dog.\n" * 20)
+RATE = 0.01
+
+
+def learner_of(**settings: float) -> Learner:
+    training = TrainingConfig(steps=1, batch_size=4, sequence_length=16, precision="float32", **settings)  # type: ignore[arg-type]
+    model = ModelConfig(cell="lstm", hidden_size=12, num_layers=2, embedding_size=6)  # whose biases are not all zero
+    return Learner(model, training, len(CORPUS.vocabulary), Lanes(CORPUS.ids, 4, 16), "cpu")
+
+
+def norm_learned_from(learner: Learner) -> float:
+    """L2 norm of the gradient that the optimizer saw at its first step: its first moments are a tenth of it."""
+    moments = [tensor for name, tensor in learner.tensors().items() if name.startswith("exp_avg.")]
+    assert moments
+    return math.sqrt(sum(float(moment.square().sum()) for moment in moments)) / (1 - BETAS[0])
+
+
+def test_a_gradient_above_the_limit_is_scaled_down_to_it_and_told_as_it_was() -> None:
+    learner = learner_of(gradient_clip=1e-3)
+    told = learner.update(0, RATE).gradient_norm
+    assert told > 0.1
+    assert norm_learned_from(learner) == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_a_gradient_below_the_limit_is_left_alone() -> None:
+    learner = learner_of(gradient_clip=1e3)
+    told = learner.update(0, RATE).gradient_norm
+    assert norm_learned_from(learner) == pytest.approx(told, rel=1e-4)
+
+
+def test_matrices_decay_by_rate_times_decay_and_biases_do_not() -> None:
+    plain, decayed = learner_of(weight_decay=0.0), learner_of(weight_decay=0.5)
+    before = {name: parameter.detach().clone() for name, parameter in decayed.network.named_parameters()}
+    for learner in (plain, decayed):
+        torch.manual_seed(1)  # the same dropout
+        learner.update(0, RATE)
+    assert before["layers.0.bias_ih_l0"].any()
+    for name, parameter in decayed.network.named_parameters():
+        shrunk = plain.network.get_parameter(name) - parameter
+        expected = torch.zeros_like(shrunk) if "bias" in name else RATE * 0.5 * before[name]
+        assert torch.allclose(shrunk, expected, atol=1e-7), name
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_weight_that_is_no_number_is_noticed_before_the_next_loss_tells(value: float) -> None:
+    learner = learner_of()
+    learner.check_finite(3)
+    with torch.no_grad():
+        learner.network.output.bias[-1] = value
+    with pytest.raises(Diverged, match="weight after 4 steps"):
+        learner.check_finite(4)
