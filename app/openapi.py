@@ -119,6 +119,7 @@ def describe(app: FastAPI) -> None:
         schemas.update(problem.pop("$defs"))
         schemas["Problem"] = problem | {"title": "Problem"}
         _fill_in(document)
+        _keep_to_3_1(document)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend it
@@ -131,7 +132,7 @@ def _fill_in(document: dict[str, Any]) -> None:
     what they would narrow down or repeat is for a person to choose.
     """
     schemas = document["components"]["schemas"]
-    for operation in [operation for path in document["paths"].values() for operation in path.values()]:
+    for operation in _operations(document):
         for parameter in operation.get("parameters", ()):
             if parameter["required"] and "examples" in parameter["schema"]:
                 parameter["example"] = parameter["schema"]["examples"][0]
@@ -144,3 +145,16 @@ def _fill_in(document: dict[str, Any]) -> None:
 def _in_order(example: Mapping[str, Any], properties: Mapping[str, Any]) -> dict[str, Any]:
     """As the fields are declared: in a schema's own examples pydantic sorts them by letters."""
     return {name: example[name] for name in properties if name in example}
+
+
+def _keep_to_3_1(document: dict[str, Any]) -> None:
+    """FastAPI describes server-sent events by `itemSchema`, a word of OpenAPI 3.2 that validators of 3.1 refuse."""
+    for operation in _operations(document):
+        for response in operation["responses"].values():
+            for content in response.get("content", {}).values():
+                if content.pop("itemSchema", None) is not None:
+                    content["schema"] = {"type": "string"}
+
+
+def _operations(document: dict[str, Any]) -> list[dict[str, Any]]:
+    return [operation for path in document["paths"].values() for operation in path.values()]

@@ -81,6 +81,11 @@ def test_each_error_is_shown_by_an_example_of_its_own(document: dict[str, Any]) 
                 assert {"type", "title", "detail", "code"} < example.keys()
 
 
+def test_the_document_keeps_to_the_version_that_it_names(http: httpx.Client, document: dict[str, Any]) -> None:
+    assert document["openapi"].startswith("3.1.")
+    assert "itemSchema" not in http.get("/openapi.json").text, "a word of OpenAPI 3.2"
+
+
 FOR_A_PERSON_TO_FILL_IN = {"after", "status", "idempotency-key", "last-event-id", "seed", "stop"}
 """Optional, and better left empty: they narrow down, go on from an earlier answer, or make each answer the same."""
 
