@@ -6,6 +6,7 @@ Skipped, saying so, where there is no Chromium or no Playwright. The browser is 
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,6 +24,19 @@ FLAGS = [
     "--disable-sync",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # as on a machine without a network
 ]
+SIZE = {"width": 1280, "height": 1500}
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """A browser; its pages share nothing."""
+    if CHROMIUM is None:
+        pytest.skip("no chromium on this machine")
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -38,12 +52,6 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
 
 
 @pytest.fixture
-def docs(fresh: Installation, tmp_path: Path) -> Iterator[DocsPage]:
-    """The documentation in a browser of its own, with an empty profile."""
-    if CHROMIUM is None:
-        pytest.skip("no chromium on this machine")
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield DocsPage(browser.new_page(viewport={"width": 1280, "height": 1500}), fresh.url, tmp_path / "screenshots")
-        browser.close()
+def docs(chromium: Any, fresh: Installation, tmp_path: Path) -> DocsPage:
+    """The documentation in a page with an empty profile."""
+    return DocsPage(chromium.new_page(viewport=SIZE), fresh.url, tmp_path / "screenshots")
