@@ -87,6 +87,34 @@ def _later(status: int, code: str) -> Callable[[Exception], Problem]:
     return lambda error: Problem(status, code, str(error), headers={"Retry-After": RETRY_SECONDS})
 
 
+PASSING = {"model_too_large", "load_failed", "checkpoint_gone"}
+"""Refusals of the generation process that a later try may not meet: the fault is not the request's."""
+
+
+def refusal(error: GenerationRefused, field: str | None = None) -> Problem:
+    """What the generation process refuses; `field` of the request is to blame, unless it is a matter of the moment."""
+    if error.code in PASSING:
+        return _later(503, error.code)(error)
+    if error.code == "checkpoint_corrupted":
+        return _corrupted(error)
+    code = "invalid_model_file" if error.code == "invalid_checkpoint" else error.code
+    if error.code == "unknown_character":
+        field = "prompt"
+    if field is None:
+        return Problem(422, error.code, str(error), **error.fields)
+    if error.code == "invalid_checkpoint":
+        return _invalid_file(error)
+    return invalid(field, str(error), code=error.code, **error.fields)
+
+
+def _invalid_file(error: Exception) -> Problem:
+    return invalid("file", str(error), code="invalid_model_file")
+
+
+def _corrupted(_: Exception) -> Problem:
+    return Problem(500, "corrupted", "What is stored here was damaged; it is not given out.")
+
+
 TABLE: dict[type[Exception], Callable[[Any], Problem]] = {
     NotFound: not_found,
     Conflict: lambda error: Problem(409, "conflict", str(error)),
@@ -95,11 +123,11 @@ TABLE: dict[type[Exception], Callable[[Any], Problem]] = {
     InvalidName: lambda error: invalid("name", str(error), code="invalid_name"),
     InvalidConfig: lambda error: invalid(error.field, error.message, code="invalid_setting"),
     NotText: lambda error: invalid("file", str(error), code="not_text"),
-    InvalidCheckpoint: lambda error: invalid("file", str(error), code="invalid_model_file"),
-    GenerationRefused: lambda error: Problem(422, error.code, str(error), **error.fields),
+    InvalidCheckpoint: _invalid_file,
+    GenerationRefused: refusal,
     TooManyStreams: _later(429, "too_many_streams"),
     GenerationUnavailable: _later(503, "generation_unavailable"),
-    Corrupted: lambda _: Problem(500, "corrupted", "What is stored here was damaged; it is not given out."),
+    Corrupted: _corrupted,
     DiskFull: lambda error: Problem(507, "disk_full", "The disk is full; delete something and try again."),
     # Whatever else the store raises, it changed nothing: locked for too long, say.
     StoreError: lambda _: Problem(

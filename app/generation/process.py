@@ -95,7 +95,15 @@ class Process:
             elif message["do"] == "inspect":
                 self._outbox.say({"is": "answer", "call": message["call"], "value": _described(result)})
             else:
-                self._admit(self._shelf.get(blob_id) or self._shelf.keep(blob_id, result), message)
+                self._admit_to(blob_id, result, message)
+
+    def _admit_to(self, blob_id: str, decoded: Decoded, message: Message) -> None:
+        try:
+            engine = self._shelf.get(blob_id) or self._shelf.keep(blob_id, decoded)
+        except Refused as refused:
+            self._refuse(message, refused)
+        else:
+            self._admit(engine, message)
 
     def _admit(self, engine: Engine, message: Message) -> None:
         row_id = message["row"]

@@ -1,8 +1,9 @@
 """The models that are loaded: an engine each, the least recently used given up when they take too much memory.
 
 Knows the store and the engine, not what rows do. Files are read and decoded in a thread of their own, so that rows of
-other models go on meanwhile; all methods belong to the thread that owns the shelf. Invariant: a model with rows is
-never given up, so a stream ends with the weights that it began with, also when its model was deleted or replaced.
+other models go on meanwhile; all methods belong to the thread that owns the shelf. Invariants: a model with rows is
+never given up, so a stream ends with the weights that it began with, also when its model was deleted or replaced; a
+model that would not fit beside those is refused, so together they never take more than the budget.
 """
 
 import logging
@@ -11,7 +12,9 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 
-from app.store.blobs import read_blob
+import torch
+
+from app.store.blobs import blob_bytes, read_blob
 from app.store.database import Database
 from app.store.errors import Corrupted, NotFound, StoreError
 from models.checkpoint import decode_checkpoint
@@ -47,7 +50,7 @@ class Shelf:
         self._budget = budget
         self._engines: OrderedDict[str, Engine] = OrderedDict()
         self._bytes: dict[str, int] = {}
-        self._wanted: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._wanted: queue.SimpleQueue[tuple[str, int]] = queue.SimpleQueue()
         self._read: queue.SimpleQueue[tuple[str, Decoded | Refused]] = queue.SimpleQueue()
         threading.Thread(target=self._load_forever, name="load-models", daemon=True).start()
 
@@ -72,7 +75,7 @@ class Shelf:
 
     def load(self, blob_id: str) -> None:
         """Begin to read a model file; `loaded` will tell how it went."""
-        self._wanted.put(blob_id)
+        self._wanted.put((blob_id, self._in_use()))
 
     def loaded(self) -> Iterator[tuple[str, Decoded | Refused]]:
         """The files that have been read since."""
@@ -80,35 +83,53 @@ class Shelf:
             yield self._read.get()
 
     def keep(self, blob_id: str, decoded: Decoded) -> Engine:
-        """The engine of a model that was read; older ones make room for it."""
+        """The engine of a model that was read; older ones make room for it. Raises Refused where they cannot."""
         network, info = decoded
+        size = sum(p.numel() * p.element_size() for p in network.parameters())
+        self._check_room(size, self._in_use())  # again: rows may have begun since it was asked for
         engine = Engine(network, info)
         self._engines[blob_id] = engine
-        self._bytes[blob_id] = sum(p.numel() * p.element_size() for p in network.parameters())
+        self._bytes[blob_id] = size
         for old in [key for key, other in self._engines.items() if not len(other) and key != blob_id]:
             if self.bytes <= self._budget:
                 break
             del self._engines[old], self._bytes[old]
         return engine
 
+    def _in_use(self) -> int:
+        """Bytes of the models that cannot be given up."""
+        return sum(self._bytes[key] for key, engine in self._engines.items() if len(engine))
+
+    def _check_room(self, size: int, in_use: int) -> None:
+        if in_use and in_use + size > self._budget:
+            raise Refused("model_too_large", "there is no room for this model beside those that are writing now")
+
     def _load_forever(self) -> None:
         while True:
-            blob_id = self._wanted.get()
-            self._read.put((blob_id, self._decode(blob_id)))
+            blob_id, in_use = self._wanted.get()
+            self._read.put((blob_id, self._decode(blob_id, in_use)))
             self._wake()
 
-    def _decode(self, blob_id: str) -> Decoded | Refused:
+    def _decode(self, blob_id: str, in_use: int) -> Decoded | Refused:
         try:
+            self._check_room(blob_bytes(self._database, blob_id), in_use)
             network, info = decode_checkpoint(b"".join(read_blob(self._database, blob_id)))
             return network.to(self._device), info
+        except Refused as refused:
+            return refused
         except NotFound:
             return Refused("checkpoint_gone", "the checkpoint was deleted a moment ago")
         except Corrupted as error:
             return Refused("checkpoint_corrupted", str(error))
         except InvalidCheckpoint as error:
             return Refused("invalid_checkpoint", str(error))
-        except MemoryError:
-            return Refused("model_too_large", "there is not enough memory to load this model")
-        except (StoreError, RuntimeError) as error:  # a locked database; torch's own failures
+        except (StoreError, RuntimeError, MemoryError) as error:  # a locked database; torch's own failures
+            if _lacks_memory(error):
+                return Refused("model_too_large", "there is not enough memory to load this model")
             log.exception("cannot load %s", blob_id)
             return Refused("load_failed", f"the model could not be loaded: {type(error).__name__}")
+
+
+def _lacks_memory(error: Exception) -> bool:
+    """Whether memory could not be had. On the CPU torch has no exception of its own for that, only words."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)

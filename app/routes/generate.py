@@ -28,8 +28,9 @@ router = APIRouter(tags=["generate"])
 OFFERED = (PlainText.media_type, Events.media_type, "application/json")
 SEEDS = 2**53
 """A drawn seed is below this: JavaScript holds it exactly."""
+PASSED_OVER = ("checkpoint_corrupted", "checkpoint_gone")
+"""Why another checkpoint is tried: the best is damaged, or was replaced by a newer one since it was found."""
 TRIES = 5
-"""Damaged checkpoints are passed over for the next best one; so many at most."""
 
 
 class GeneratedDocument(BaseModel):
@@ -121,9 +122,9 @@ class _Generating:
     async def _open(self, asked: GenerateRequest, seed: int) -> tuple[Model, Checkpoint, Stream]:
         """An admitted stream of the best checkpoint that can be read.
 
-        Raises Problem, NotFound, TooManyStreams, GenerationUnavailable.
+        Raises NotFound, GenerationRefused, TooManyStreams, GenerationUnavailable.
         """
-        for _ in range(TRIES):
+        for tries_left in reversed(range(TRIES)):
             stream = self._generation.hold_place()
             try:
                 model, checkpoint = await run_in_threadpool(find_checkpoint, self._database, asked.model)
@@ -131,18 +132,11 @@ class _Generating:
             except GenerationRefused as refused:
                 if refused.code == "checkpoint_corrupted":
                     await run_in_threadpool(quarantine, self._database, checkpoint)
-                elif refused.code != "checkpoint_gone":  # gone: replaced by a newer one since it was found
-                    raise _problem_of(refused) from None
+                if refused.code not in PASSED_OVER or not tries_left:
+                    raise
             except BaseException:
                 stream.evict()
                 raise
             else:
                 return model, checkpoint, stream
-        raise Problem(500, "corrupted", "The checkpoints of this model are damaged.")
-
-
-def _problem_of(error: GenerationRefused) -> Problem:
-    if error.code == "unknown_character":
-        return invalid("prompt", str(error), code=error.code, **error.fields)
-    status = {"model_too_large": 503, "load_failed": 503}.get(error.code, 422)
-    return Problem(status, error.code, str(error), headers={"Retry-After": "5"} if status == 503 else None)
+        raise AssertionError("the last try returns or raises")

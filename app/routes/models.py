@@ -19,7 +19,7 @@ from app.documents import (
     model_document,
     page_document,
 )
-from app.errors import TOO_LARGE, Problem, invalid
+from app.errors import TOO_LARGE, Problem, refusal
 from app.file_names import name_from
 from app.generation.streams import Generation, GenerationRefused
 from app.openapi import body, problems
@@ -87,8 +87,7 @@ async def _inspect(generation: Generation, blob_id: str) -> None:
     try:
         await generation.inspect(blob_id)
     except GenerationRefused as error:
-        code = "invalid_model_file" if error.code == "invalid_checkpoint" else error.code
-        raise invalid("file", str(error), code=code) from None
+        raise refusal(error, "file") from None
 
 
 def _read_header(file: UploadFile) -> CheckpointInfo:

@@ -93,12 +93,23 @@ def drop(database: Database, connection: Connection, blob_ids: Collection[str]) 
     connection.execute(changed)
 
 
+def blob_bytes(database: Database, blob_id: str) -> int:
+    """How many they are. Raises NotFound."""
+    with database.read() as connection:
+        return int(_complete(connection, blob_id).bytes)
+
+
+def _complete(connection: Connection, blob_id: str) -> Row[tuple[object, ...]]:
+    row = connection.execute(select(blobs).where(blobs.c.id == blob_id, blobs.c.sha256.is_not(None))).first()
+    if row is None:
+        raise NotFound("blob", blob_id)
+    return row
+
+
 def read_blob(database: Database, blob_id: str) -> Iterator[bytes]:
     """The bytes in pieces of at most 1 MiB. Raises NotFound at once; Corrupted before the last piece is given out."""
     with database.read() as connection:
-        row = connection.execute(select(blobs).where(blobs.c.id == blob_id, blobs.c.sha256.is_not(None))).first()
-    if row is None:
-        raise NotFound("blob", blob_id)
+        row = _complete(connection, blob_id)
     return _verified(database, row)
 
 

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import sqlite3
 import threading
 from collections.abc import Coroutine, Iterator
 from typing import Any, TypeVar
@@ -17,7 +16,7 @@ from app.generation.streams import Stream
 from app.routes import generation_responses
 from app.routes.generation_responses import PlainText, Told
 from app.schemas import GenerateRequest
-from app.store.trained_models import Model, delete_model, find_checkpoint
+from app.store.trained_models import delete_model, find_checkpoint
 from tests.api.generating import (
     DEADLINE_SECONDS,
     GeneratingService,
@@ -219,22 +218,3 @@ def test_a_place_is_held_before_anything_is_looked_up_and_given_back_when_that_f
     wait_until(lambda: service.generation.open_streams == 0)
     for _ in range(5):
         assert_problem(service.generate(model="nobody"), 404)
-
-
-def test_a_damaged_checkpoint_is_passed_over_for_good(service: GeneratingService) -> None:
-    model = store_model(service.database, "damaged", tiny_checkpoint(hidden_size=5))
-    damage(service, model)
-    for _ in range(2):  # found damaged, then known to be
-        answer = service.generate(model="damaged")
-        assert answer.status_code in (404, 500), answer.text
-        assert_problem(answer, answer.status_code)
-
-
-def damage(service: GeneratingService, model: Model) -> None:
-    """Change one byte of the model's stored file."""
-    _, checkpoint = find_checkpoint(service.database, model.id)
-    with contextlib.closing(sqlite3.connect(service.database_file)) as connection, connection:
-        row = connection.execute("SELECT data FROM blob_chunks WHERE blob_id = ?", (checkpoint.blob_id,)).fetchone()
-        data = bytearray(row[0])
-        data[-1] ^= 1
-        connection.execute("UPDATE blob_chunks SET data = ? WHERE blob_id = ?", (bytes(data), checkpoint.blob_id))

@@ -175,6 +175,18 @@ def test_a_file_that_the_generation_process_refuses_is_not_kept(service: Service
     assert service.http.get("/models").json()["data"] == []
 
 
+@pytest.mark.parametrize("code", ["load_failed", "model_too_large", "checkpoint_gone"])
+def test_what_only_the_moment_is_to_blame_for_is_not_blamed_on_the_file(service: Service, code: str) -> None:
+    service.generation.refusal = GenerationRefused(code, "not now")
+
+    answer = upload(service, checkpoint_file())
+
+    problem = assert_problem(answer, 503)
+    assert (problem["code"], "errors" in problem) == (code, False)
+    assert int(answer.headers["retry-after"]) > 0
+    assert service.http.get("/models").json()["data"] == []
+
+
 def test_a_model_file_over_the_limit_answers_413(data_dir: Path) -> None:
     with running(Settings(data_dir=data_dir, max_model_bytes=100)) as service:
         assert_problem(upload(service, checkpoint_file()), 413)

@@ -1,12 +1,13 @@
 """Loaded models: kept while they are used, given up when they take too much memory, never while they write."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
-from app.generation.shelf import Refused, Shelf
+from app.generation.shelf import Decoded, Refused, Shelf
 from app.store.blobs import write_blob
 from app.store.database import Database, open_database
 from models.engine import Engine, RowRequest
@@ -28,12 +29,16 @@ class Loading:
         self.shelf = Shelf(database, "cpu", self._woken.set, budget)
 
     def load(self, blob_id: str) -> Engine | Refused:
+        result = self.read(blob_id)
+        return result if isinstance(result, Refused) else self.shelf.keep(blob_id, result)
+
+    def read(self, blob_id: str) -> Decoded | Refused:
         self.shelf.load(blob_id)
         assert self._woken.wait(DEADLINE_SECONDS)
         self._woken.clear()
         [(read, result)] = self.shelf.loaded()
         assert read == blob_id
-        return result if isinstance(result, Refused) else self.shelf.keep(blob_id, result)
+        return result
 
 
 def store(database: Database, number: int) -> list[str]:
@@ -58,18 +63,81 @@ def test_the_least_recently_used_model_makes_room(database: Database) -> None:
     assert loading.shelf.get(third) is not None
 
 
-def test_a_model_with_rows_is_never_given_up_and_one_model_is_always_kept(database: Database) -> None:
-    first, second, third = store(database, 3)
+def test_one_model_is_always_kept_however_large_it_is(database: Database) -> None:
+    first, second = store(database, 2)
     loading = Loading(database, 1)
+    loading.load(first)
+    loading.load(second)
+    assert len(loading.shelf) == 1
+    assert loading.shelf.get(second) is not None
+
+
+def test_a_model_with_rows_is_never_given_up_and_what_does_not_fit_beside_it_is_refused(database: Database) -> None:
+    first, second = store(database, 2)
+    loading = Loading(database, int(1.5 * bytes_of_one(database, first)))
     writing = loading.load(first)
     assert isinstance(writing, Engine)
     writing.admit(1, RowRequest())
-    loading.load(second)
-    assert len(loading.shelf) == 2
-    writing.evict(1)
-    loading.load(third)
+    refused = loading.load(second)
+    assert isinstance(refused, Refused)
+    assert refused.code == "model_too_large"
+    assert loading.shelf.get(first) is writing
     assert len(loading.shelf) == 1
-    assert loading.shelf.get(third) is not None
+    writing.evict(1)
+    assert isinstance(loading.load(second), Engine)
+    assert loading.shelf.get(first) is None
+
+
+def test_models_with_rows_stand_side_by_side_within_the_budget(database: Database) -> None:
+    blobs = store(database, 2)
+    loading = Loading(database, 10 * bytes_of_one(database, blobs[0]))
+    for blob_id in blobs:
+        engine = loading.load(blob_id)
+        assert isinstance(engine, Engine)
+        engine.admit(1, RowRequest())
+    assert len(loading.shelf) == 2
+
+
+def test_rows_that_began_while_a_model_was_read_keep_their_room(database: Database) -> None:
+    first, second = store(database, 2)
+    loading = Loading(database, int(1.5 * bytes_of_one(database, first)))
+    writing = loading.load(first)
+    decoded = loading.read(second)
+    assert isinstance(writing, Engine)
+    assert not isinstance(decoded, Refused)
+    writing.admit(1, RowRequest())
+    with pytest.raises(Refused, match="no room"):
+        loading.shelf.keep(second, decoded)
+    assert loading.shelf.get(first) is writing
+
+
+def no_memory_for_tensors(_: bytes) -> None:
+    torch.empty(2**60, dtype=torch.uint8)
+
+
+def no_memory_for_bytes(_: bytes) -> None:
+    raise MemoryError
+
+
+def another_failure(_: bytes) -> None:
+    raise RuntimeError("shapes do not match")
+
+
+@pytest.mark.parametrize(
+    ("fail", "code"),
+    [
+        (no_memory_for_tensors, "model_too_large"),
+        (no_memory_for_bytes, "model_too_large"),
+        (another_failure, "load_failed"),
+    ],
+)
+def test_a_lack_of_memory_is_told_from_other_failures(
+    database: Database, monkeypatch: pytest.MonkeyPatch, fail: Callable[[bytes], None], code: str
+) -> None:
+    monkeypatch.setattr("app.generation.shelf.decode_checkpoint", fail)
+    answer = Loading(database, 10**9).load(store(database, 1)[0])
+    assert isinstance(answer, Refused)
+    assert answer.code == code
 
 
 def test_what_cannot_be_loaded_is_refused_saying_why(database: Database) -> None:
