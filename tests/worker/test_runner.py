@@ -137,6 +137,17 @@ def test_a_child_that_pauses_because_the_worker_stops_costs_no_crash_and_leaves_
     assert (job.status, job.attempt) == ("queued", 4)
 
 
+def test_a_child_that_pauses_while_it_loads_leaves_the_older_resume_point(
+    database: Database, job_id: str, tmp_path: Path
+) -> None:
+    loading = [Ticked("loading", 0), Finished(0, "paused", None, None)]
+    again = [Started(5, 10, 1234, 20, 1900, 200, "cpu", "float32"), Finished(10, "budget", 5, 2.1)]
+    rig = Rig(database, tmp_path, loading, [STARTED, saved(5), ChildCrashed(-9)], loading, loading, loading, again)
+    rig.run_all()
+    assert [task.resume_point for task in rig.tasks] == [None, None, *[b"resume point 5"] * 4]
+    assert jobs.get_job(database, job_id).status == "succeeded"
+
+
 def test_a_runner_that_lost_its_lease_writes_nothing_more(database: Database, job_id: str, tmp_path: Path) -> None:
     claim = claims.claim_next(database, "worker-1")
     assert claim is not None
