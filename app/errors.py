@@ -97,7 +97,6 @@ def refusal(error: GenerationRefused, field: str | None = None) -> Problem:
         return _later(503, error.code)(error)
     if error.code == "checkpoint_corrupted":
         return _corrupted(error)
-    code = "invalid_model_file" if error.code == "invalid_checkpoint" else error.code
     if error.code == "unknown_character":
         field = "prompt"
     if field is None:

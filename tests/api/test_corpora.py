@@ -181,14 +181,6 @@ def test_other_calls_take_small_bodies_only(http: httpx.Client) -> None:
     assert_problem(http.post("/jobs", content=b" " * 2_000_000, headers={"Content-Type": "application/json"}), 413)
 
 
-def test_spooled_uploads_lie_in_the_data_folder_and_leave_nothing(service: Service) -> None:
-    service.upload(b"x" * 90_000 + b"y")
-
-    uploads = service.settings.temporary_dir / "uploads"
-    assert uploads.is_dir()
-    assert list(uploads.iterdir()) == []
-
-
 def test_a_walk_through_the_pages_sees_each_corpus_once_newest_first(service: Service) -> None:
     made = [service.upload(f"text number {n}".encode(), name=f"n{n}").json()["id"] for n in range(7)]
 

@@ -1,11 +1,16 @@
 """Whether the service lives and can work, and which workers it sees."""
 
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
 import pytest
 
 from app.store import claims, jobs, workers
-from app.store.errors import DatabaseBusy
+from app.store.blobs import blob_bytes, write_blob
+from app.store.database import open_database
+from app.store.errors import DatabaseBusy, NotFound
 from app.store.job_state import JobStatus
-from app.watch import Watch
+from app.watch import BLOB_GRACE, Watch
 from tests.api.service import Service, assert_problem
 
 
@@ -118,3 +123,23 @@ def test_a_job_whose_heartbeat_moves_is_left_alone(service: Service, watch: Watc
     watch.look()
 
     assert jobs.get_job(service.database, job.id).status is JobStatus.RUNNING
+
+
+def test_the_watch_sweeps_what_was_uploaded_and_never_named(
+    data_dir: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.watch.SWEEP_EVERY", 3)
+    now = [datetime(2030, 1, 1, tzinfo=UTC)]
+    database = open_database(f"sqlite:///{data_dir}/charsmith.db", clock=lambda: now[0])
+    watch = Watch(database, lease_seconds=10, monotonic=clock)
+    abandoned = write_blob(database, [b"half an upload"])
+    watch.look()
+    assert blob_bytes(database, abandoned.id) == 14, "it may still be named"
+    now[0] += BLOB_GRACE + timedelta(seconds=1)
+    for _ in range(2):
+        watch.look()
+    assert blob_bytes(database, abandoned.id) == 14, "it is not looked for at every look"
+    watch.look()
+    with pytest.raises(NotFound):
+        blob_bytes(database, abandoned.id)
+    database.close()
