@@ -31,8 +31,9 @@ demo: install
 serve: install
 	$(BIN)/charsmith serve
 
+# One file's tests stay in one process: they share a running service.
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 # An engine that runs, or a script that starts one: CHARSMITH_TEST_ENGINE=path/to/engine.sh
 test-compose: install
