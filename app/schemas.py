@@ -25,9 +25,9 @@ Text = Annotated[str, AfterValidator(_no_surrogates)]
 
 
 class Request(BaseModel):
-    """A request body, or a query of the same fields: unknown fields and NaN are refused."""
+    """A request body: unknown fields, values of another type and NaN are refused."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True, strict=True)
 
 
 class GenerateRequest(Request):
@@ -86,9 +86,15 @@ class GenerateRequest(Request):
     )
 
 
+class GenerateQuery(GenerateRequest):
+    """The same as a query, where every value is written as a string."""
+
+    model_config = ConfigDict(strict=False)
+
+
 def _add_ranges(schema: dict[str, Any]) -> None:
     """Let the OpenAPI document tell the ranges of settings, which `models.config` checks."""
-    for name, allowed in (MODEL_RANGES | TRAINING_RANGES).items():
+    for name, allowed in {**MODEL_RANGES, **TRAINING_RANGES}.items():
         if found := schema["properties"].get(name):
             found["exclusiveMinimum" if isinstance(allowed, Real) and allowed.above_low else "minimum"] = allowed.low
             # FastAPI writes bounds as floating-point numbers: 2^63 is one, 2^63 - 1 is none.

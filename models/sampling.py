@@ -31,7 +31,7 @@ class SamplingConfig:
     top_k: int = 0
     """Keep the k likeliest; 0: all."""
     top_p: float = 1.0
-    """Keep the fewest likeliest whose share reaches p, above 0 to 1; 1: all."""
+    """Keep the fewest likeliest whose share reaches p, 0 to 1; 1: all; 0: the likeliest alone."""
     min_p: float = 0.0
     """Drop what is less likely than this share of the likeliest, 0 to 1; 0: nothing."""
 
@@ -41,8 +41,9 @@ class SamplingConfig:
             raise ValueError(f"temperature: must be from 0 to 1e6, not {self.temperature!r}")
         if self.top_k < 0:
             raise ValueError(f"top_k: must be 0 or more, not {self.top_k!r}")
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p: must be above 0 and at most 1, not {self.top_p!r}")
+        # 0 as well: where denormals are flushed, as in the generation process, the smallest numbers above it are 0.
+        if not 0 <= self.top_p <= 1:
+            raise ValueError(f"top_p: must be from 0 to 1, not {self.top_p!r}")
         if not 0 <= self.min_p <= 1:
             raise ValueError(f"min_p: must be from 0 to 1, not {self.min_p!r}")
 

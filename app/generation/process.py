@@ -113,6 +113,9 @@ class Process:
             fields: dict[str, str | int] = {"character": error.character, "position": error.position}
             self._refuse(message, Refused("unknown_character", str(error), **fields))
             return
+        except ValueError as error:  # of one request: the others' texts go on
+            self._refuse(message, Refused("invalid_request", str(error)))
+            return
         self._home[row_id] = engine
         self._fresh.add(row_id)
         self._outbox.say({"is": "admitted", "row": row_id})

@@ -18,7 +18,7 @@ from app.negotiation import preferred
 from app.openapi import body, problems
 from app.routes.dependencies import Configured, Generating, StoredIn
 from app.routes.generation_responses import Events, PlainText, Told, nobody_listens, while_connected, whole_text
-from app.schemas import GenerateRequest
+from app.schemas import GenerateQuery, GenerateRequest
 from app.settings import Settings
 from app.store.database import Database
 from app.store.trained_models import Checkpoint, Model, find_checkpoint, quarantine
@@ -75,7 +75,7 @@ async def generate(
 @router.get("/generate", summary="Write text (for links and `curl`)", response_class=Response, responses=ANSWERS)
 async def generate_by_query(
     request: Request,
-    asked: Annotated[GenerateRequest, Query()],
+    asked: Annotated[GenerateQuery, Query()],
     database: StoredIn,
     settings: Configured,
     generation: Generating,

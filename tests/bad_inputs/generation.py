@@ -9,8 +9,8 @@ from tests.bad_inputs.case import NAME, Case, called, posted
 from tests.bad_inputs.wire import FORM, form, part, request
 
 OFF_RANGE: dict[str, list[Any]] = {
-    "max_characters": [0, -1, 10**9, 1.5],
-    "temperature": [-1, 10.5, "hot"],
+    "max_characters": [0, -1, 10**9, 1.5, "5", True],
+    "temperature": [-1, 10.5, "hot", True],
     "top_k": [-1, 1_000_001],
     "top_p": [0, 1.1, -1],
     "min_p": [-0.1, 1.1],
@@ -33,6 +33,7 @@ def requests() -> list[Case]:
         *(_text(f"{field} = {str(value)[:20]}", 422, refused, field, **{field: value})
           for field, values in OFF_RANGE.items() for value in values),
         _text("a character that the model does not know", 422, unknown, "EURO SIGN) at position 2", prompt="ab€"),
+        _text("the smallest share there is", 200, top_p=5e-324, temperature=5e-324, max_characters=5),
         _text("the same, unknown=skip", 200, prompt="ab€", unknown="skip", max_characters=5),
         _text("nothing but unknown characters, unknown=skip", 200, prompt="€", unknown="skip", max_characters=5),
         _text("NUL in a prompt", 422, unknown, "U+0000", prompt="a\0"),

@@ -43,21 +43,36 @@ def all_cases(limit_bytes: int) -> list[Case]:
     return [*texts.cases(limit_bytes), *jobs.cases(), *generation.cases(model), *protocol.cases()]
 
 
-@contextmanager
-def scene(http: httpx.Client) -> Iterator[None]:
-    """What the table speaks of: two corpora, a finished job, a model. Gone afterwards."""
-    files = {NAME: b"to be, or not to be, that is the question\n" * 100, jobs.SHORT: b"ab"}
-    made = [f"/corpora/{_made(http, '/corpora', name, text)}" for name, text in files.items()]
-    made.append(f"/models/{_made(http, '/models', NAME, tiny_checkpoint())}")
-    job = http.post("/jobs", json={"corpus": NAME, "preset": "tiny", "training": {"steps": 1}}).raise_for_status()
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Ids of a corpus, a model and a finished job of one name."""
+
+    corpus: str
+    model: str
+    job: str
+
+
+def stage(http: httpx.Client, name: str = NAME) -> Stage:
+    """They are there now."""
+    corpus = _made(http, "/corpora", name, b"to be, or not to be, that is the question\n" * 100)
+    model = _made(http, "/models", name, tiny_checkpoint())
+    job = http.post("/jobs", json={"corpus": name, "preset": "tiny", "training": {"steps": 1}}).raise_for_status()
     path = f"/jobs/{job.json()['id']}"
     http.post(f"{path}/cancel")
     wait_for("the end of the job", lambda: http.get(path).json()["status"] in FINISHED or None)
+    return Stage(corpus, model, job.json()["id"])
+
+
+@contextmanager
+def scene(http: httpx.Client) -> Iterator[None]:
+    """What the table speaks of is there, and gone afterwards."""
+    staged = stage(http)
+    short = _made(http, "/corpora", jobs.SHORT, b"ab")
     try:
         yield
     finally:
-        for address in [path, *made]:
-            http.delete(address).raise_for_status()
+        for path in (f"jobs/{staged.job}", f"models/{staged.model}", f"corpora/{staged.corpus}", f"corpora/{short}"):
+            http.delete(path).raise_for_status()
 
 
 def _made(http: httpx.Client, path: str, name: str, data: bytes) -> str:

@@ -110,6 +110,12 @@ def test_extreme_temperatures_and_logits_give_weights_that_are_finite(temperatur
     assert weighed[draw(logits, SamplingConfig(temperature), 0.999999)] >= 0
 
 
+@pytest.mark.usefixtures("flush_denormals")
+def test_the_smallest_share_keeps_the_likeliest_character_alone() -> None:
+    logits = np.array([1, 3, 2], dtype=np.float32)
+    assert np.flatnonzero(weights(logits, SamplingConfig(top_p=float("5e-324")))).tolist() == [1]
+
+
 def test_the_coldest_temperature_is_greedy_and_the_hottest_level() -> None:
     logits = np.array([1, 3, 2], dtype=np.float32)
     assert {draw(logits, SamplingConfig(1e-300), u / 64) for u in range(64)} == {1}
@@ -131,7 +137,7 @@ def test_an_answer_that_is_not_finite_is_refused(bad: list[float], temperature: 
 
 @pytest.mark.parametrize(
     "bad",
-    [{"temperature": -1}, {"temperature": math.nan}, {"temperature": math.inf}, {"top_k": -1}, {"top_p": 0},
+    [{"temperature": -1}, {"temperature": math.nan}, {"temperature": math.inf}, {"top_k": -1}, {"top_p": -1},
      {"top_p": 1.1}, {"top_p": math.nan}, {"min_p": -0.1}, {"min_p": 2}],
     ids=str,
 )  # fmt: skip
