@@ -1,0 +1,91 @@
+"""`python -m tests.fuzz [--examples N] [--seed N]`: Schemathesis against a service of its own, its default checks.
+
+The service has no worker, so that jobs only queue; it has a text, a model and a finished job to find. Ends with what
+Schemathesis ends with: 0 if every answer was as the OpenAPI document says, and none was 5xx.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import httpx
+
+from tests.bad_inputs.run import stage
+from tests.system.harness import Installation
+
+EXAMPLES = 60
+"""For each operation and phase: 2,300 requests in all."""
+
+
+SETTINGS = """
+hooks = "tests.fuzz.hooks"
+request-timeout = 30
+
+[[operations]]
+# A stream of a job that nobody works on has no end: it is asked for the finished job alone.
+include-operation-id = "follow_job"
+phases.stateful.enabled = false
+checks.response_schema_conformance.enabled = false  # it holds each event against the schema of the whole text
+checks.positive_data_acceptance.expected-statuses = ["2xx", "404", "422"]
+
+[[operations]]
+# Six minutes go into thinking out its queries; `POST /generate` has the same fields.
+include-operation-id = "generate_by_query"
+phases.coverage.enabled = false
+
+[[operations]]
+# A schema cannot say which bytes are a text or a model, or that one budget excludes the others.
+include-operation-id = ["upload_corpus", "upload_model", "create_job", "generate", "generate_by_query"]
+checks.positive_data_acceptance.expected-statuses = ["2xx", "400", "404", "406", "409", "413", "422", "429"]
+
+[[operations]]
+# Nor which cursors were given.
+include-operation-id = ["list_corpora", "list_jobs", "list_models"]
+checks.positive_data_acceptance.expected-statuses = ["2xx", "422"]
+
+[[operations]]
+# In a form everything is bytes: a number is a text as well, and `true` a name.
+include-operation-id = ["upload_corpus", "upload_model"]
+checks.negative_data_rejection.enabled = false
+"""
+
+
+def fuzz(url: str, folder: Path, examples: int, seed: int) -> int:
+    """The exit status of Schemathesis on a running service."""
+    with httpx.Client(base_url=url, timeout=60, trust_env=False) as http:
+        staged = stage(http, "shakespeare")
+    settings = folder / "schemathesis.toml"
+    settings.write_text(SETTINGS)
+    command = [
+        Path(sys.executable).with_name("schemathesis"),
+        f"--config-file={settings}",
+        "run",
+        f"{url}/openapi.json",
+    ]
+    command += [f"--max-examples={examples}", f"--seed={seed}", "--generation-database=none", "--continue-on-failure"]
+    kept = {"FUZZ_FINISHED_JOB": staged.job, "FUZZ_KEPT": f"{staged.corpus},{staged.job},{staged.model}"}
+    environment = os.environ | {"PYTHONPATH": os.getcwd()} | kept
+    return subprocess.run(command, env=environment, cwd=folder, check=False).returncode
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--examples", type=int, default=EXAMPLES)
+    parser.add_argument("--seed", type=int, default=1)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        made = Installation(Path(folder))
+        made.environment["CHARSMITH_MAX_CORPUS_BYTES"] = "1000000"
+        try:
+            made.start_api()
+            status = fuzz(made.url, Path(folder), given.examples, given.seed)
+        finally:
+            made.close()
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()
