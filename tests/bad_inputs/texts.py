@@ -1,7 +1,7 @@
 """Bad texts, and texts that look bad and are none."""
 
 from tests.bad_inputs.case import NAME, Case, called, upload
-from tests.bad_inputs.wire import FORM, announced, endless, form, part, request
+from tests.bad_inputs.wire import FORM, announced, endless, filled, form, part, request
 
 BEGINNING = b"to be, or not to be\n"
 
@@ -53,10 +53,9 @@ def odd_texts() -> list[Case]:
 
 def too_large(limit_bytes: int) -> list[Case]:
     opening = part("file", b"", "large.txt")[:-2]
-    over = form(part("file", b"x" * (limit_bytes + 1), "large.txt"))
-    large = "content_too_large"
+    end, large = b"\r\n" + form(), "content_too_large"
     return [
-        Case("one byte over the limit", lambda: request("POST", "/corpora", over, FORM), 413, large),
+        Case("one byte over the limit", lambda: filled("/corpora", opening, limit_bytes + 1, end, FORM), 413, large),
         Case("10 TB announced", lambda: announced("/corpora", 10**13, opening, FORM), 413, large),
         Case("chunked, without an end", lambda: endless("/corpora", opening, b"x" * 65_536, FORM), 413, large),
         Case("a form's name without an end",

@@ -79,6 +79,14 @@ def request(
         yield body[start : start + PIECE_BYTES]
 
 
+def filled(target: str, beginning: bytes, length: int, end: bytes, kind: str) -> Iterator[bytes]:
+    """A request whose body is `length` times x between two pieces, however large."""
+    yield from announced(target, len(beginning) + length + len(end), beginning, kind)
+    for start in range(0, length, PIECE_BYTES):
+        yield b"x" * min(PIECE_BYTES, length - start)
+    yield end
+
+
 def endless(target: str, beginning: bytes, piece: bytes, kind: str) -> Iterator[bytes]:
     """A chunked request whose body goes on for 2 GB unless somebody stops it."""
     yield head(
