@@ -25,6 +25,7 @@ from tests.api.generating import (
     tiny_checkpoint,
     wait_until,
 )
+from tests.system.harness import children_of
 
 pytestmark = pytest.mark.system
 
@@ -196,14 +197,9 @@ def test_stopping_in_the_midst_of_starting_leaves_no_process(tmp_path: Path) -> 
             await asyncio.sleep(0)
             await generation.stop()
 
-    before = children()
+    before = set(children_of(os.getpid()))
     run(start_and_stop())
-    assert children() == before
-
-
-def children() -> str:
-    """Ids of this process's children, zombies included."""
-    return "".join(path.read_text() for path in sorted(Path("/proc/self/task").glob("*/children")))
+    assert set(children_of(os.getpid())) == before
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
