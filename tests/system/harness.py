@@ -51,10 +51,10 @@ class Service:
     def wait_until_ready(self, workers: int = 1) -> None:
         def ready() -> bool | None:
             try:
-                answer = self.http.get("/readyz").json()
+                answer = self.http.get("/readyz")
             except httpx.HTTPError:
                 return None
-            return len(answer.get("workers", [])) >= workers or None
+            return (answer.is_success and len(answer.json()["workers"]) >= workers) or None
 
         wait_for("the service", ready, START_SECONDS)
 
