@@ -29,11 +29,7 @@ def same_as_undisturbed(running: Installation, expected: dict, installation: Ins
 def test_a_job_whose_worker_is_killed_is_taken_over_and_ends_bit_for_bit_the_same(
     running: Installation, undisturbed: dict, installation: Installation
 ) -> None:
-    installation.start_api()
-    installation.upload()
-    first = installation.start("worker")
-    job = installation.submit(steps=STEPS)
-    installation.wait_for_step(job["id"], 20)
+    first, job = training(installation, 20)
     orphans = children_of(first.pid)
     assert orphans, "the worker trains in a child process"
     first.kill()
@@ -43,6 +39,16 @@ def test_a_job_whose_worker_is_killed_is_taken_over_and_ends_bit_for_bit_the_sam
     assert done["attempt"] == 2
     wait_for("the killed worker's child to end", lambda: not _any_alive(orphans) or None)
     same_as_undisturbed(running, undisturbed, installation, done)
+
+
+def training(installation: Installation, step: int) -> tuple[subprocess.Popen[bytes], dict]:
+    """A worker, and the job that it trains, which has a checkpoint at `step`."""
+    installation.start_api()
+    installation.upload()
+    worker = installation.start("worker")
+    job = installation.submit(steps=STEPS)
+    installation.wait_for_step(job["id"], step)
+    return worker, job
 
 
 def _any_alive(pids: list[int]) -> bool:
@@ -59,11 +65,7 @@ def _any_alive(pids: list[int]) -> bool:
 def test_a_job_whose_training_process_is_killed_goes_on_in_the_same_worker(
     running: Installation, undisturbed: dict, installation: Installation
 ) -> None:
-    installation.start_api()
-    installation.upload()
-    worker = installation.start("worker")
-    job = installation.submit(steps=STEPS)
-    installation.wait_for_step(job["id"], 40)
+    worker, job = training(installation, 40)
     for pid in children_of(worker.pid):
         assert os.getpriority(os.PRIO_PROCESS, pid) >= os.getpriority(os.PRIO_PROCESS, worker.pid) + 10
         kill(pid)
@@ -76,11 +78,7 @@ def test_a_job_whose_training_process_is_killed_goes_on_in_the_same_worker(
 def test_a_worker_that_is_asked_to_stop_stores_a_resume_point_and_gives_the_job_back(
     running: Installation, undisturbed: dict, installation: Installation
 ) -> None:
-    installation.start_api()
-    installation.upload()
-    worker = installation.start("worker")
-    job = installation.submit(steps=STEPS)
-    installation.wait_for_step(job["id"], 20)
+    worker, job = training(installation, 20)
     asked_at = time.monotonic()
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(20) == 0, installation.logs()
