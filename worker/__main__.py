@@ -1,8 +1,6 @@
 """`python -m worker`: one worker on one device, until SIGTERM or Ctrl-C."""
 
 import logging
-import secrets
-import socket
 import subprocess
 import sys
 
@@ -10,6 +8,7 @@ from app.processes import StopRequest, end_with_parent, started_by_parent
 from app.settings import Settings, SettingsError, load_settings
 from app.store.database import open_database
 from app.store.errors import StoreError
+from worker.health import new_worker_id
 from worker.runner import Runner
 
 log = logging.getLogger("worker")
@@ -31,9 +30,8 @@ def work(settings: Settings) -> None:
     device = find_device(settings.device)
     stop = StopRequest()
     stop.listen()
-    worker_id = f"{socket.gethostname()}-{secrets.token_hex(4)}"
     log.info("ready: trains on %s", device)
-    Runner(database, settings, worker_id, device, stop).run()
+    Runner(database, settings, new_worker_id(), device, stop).run()
     database.close()
 
 

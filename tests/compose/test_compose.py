@@ -86,11 +86,14 @@ def test_the_image_is_small_and_runs_as_nobody(stack: Composed) -> None:
     print(f"           image: {image['Size'] / 1e6:,.0f} MB")
     assert image["Size"] < IMAGE_BYTES
     assert image["Config"]["User"] == "charsmith"
+    assert image["Config"]["Healthcheck"]["Test"][:2] == ["CMD", "python"]
 
 
 @pytest.mark.parametrize("service", ["api", "worker"])
 def test_a_container_can_write_to_its_volume_alone_and_gain_nothing(stack: Composed, service: str) -> None:
-    host = stack.inspect(service)["HostConfig"]
+    container = stack.inspect(service)
+    assert container["State"]["Health"]["Status"] == "healthy"
+    host = container["HostConfig"]
     assert host["ReadonlyRootfs"]
     assert host["CapDrop"] == ["ALL"]
     assert "no-new-privileges:true" in host["SecurityOpt"]

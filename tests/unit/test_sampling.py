@@ -2,7 +2,6 @@
 
 import math
 import random
-from collections.abc import Iterator
 from fractions import Fraction
 
 import numpy as np
@@ -92,11 +91,9 @@ def test_ties_are_ranked_by_the_lowest_id() -> None:
 
 
 @pytest.fixture(params=[False, True], ids=["denormals kept", "denormals flushed"])
-def flush_denormals(request: pytest.FixtureRequest) -> Iterator[None]:
+def flush_denormals(request: pytest.FixtureRequest) -> None:
     """As training and the generation process set it, and as everybody else finds it."""
     torch.set_flush_denormal(request.param)
-    yield
-    torch.set_flush_denormal(False)
 
 
 @pytest.mark.usefixtures("flush_denormals")
