@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from models.config import GATES, ModelConfig
-from models.gru import run_gru
 
 
 class CharRNN(nn.Module):
@@ -22,6 +21,9 @@ class CharRNN(nn.Module):
     Dropout is a module of our own between single-layer networks: cuDNN's keeps a random state that cannot be saved, and
     a resumed training would differ. It acts in `train()` mode alone and draws from torch's global generator, as the
     initial weights do.
+
+    `fast` lets sequences on the CPU run through models.recurrence: for training and evaluation. It compiles on first
+    use and lays weights out at each call, which does not pay for a character at a time.
     """
 
     def __init__(self, config: ModelConfig, vocabulary_size: int) -> None:
@@ -35,6 +37,7 @@ class CharRNN(nn.Module):
         self.layers = nn.ModuleList(_layer(config, width) for width in widths)
         self.dropout = nn.Dropout(config.dropout)
         self.output = nn.Linear(config.hidden_size, vocabulary_size)
+        self.fast = False
         _initialize(self)
 
     def initial_state(self, rows: int, device: torch.device | str | None = None) -> Tensor:
@@ -51,7 +54,10 @@ class CharRNN(nn.Module):
         values_BTX = self.embedding(ids_BT)
         states: list[Tensor] = []
         for layer, state_PBH in zip(self.layers, state_LPBH, strict=True):
-            values_BTX, after_PBH = _run(layer, values_BTX, state_PBH)
+            if self.fast and values_BTX.device.type == "cpu" and ids_BT.shape[1] > 1:
+                values_BTX, after_PBH = _run_fast(layer, values_BTX, state_PBH)
+            else:
+                values_BTX, after_PBH = _run(layer, values_BTX, state_PBH)
             values_BTX = self.dropout(values_BTX)
             states.append(after_PBH)
         return self.output(values_BTX).float(), torch.stack(states).float()
@@ -72,11 +78,15 @@ def _layer(config: ModelConfig, width: int) -> nn.RNNBase:
     return nn.RNN(width, config.hidden_size, nonlinearity=nonlinearity, batch_first=True)
 
 
+def _run_fast(layer: nn.Module, values_BTX: Tensor, state_PBH: Tensor) -> tuple[Tensor, Tensor]:
+    from models.recurrence import run_layer  # it brings a compiler along, which generation does without
+
+    assert isinstance(layer, nn.RNNBase)
+    return run_layer(layer, values_BTX, state_PBH)
+
+
 def _run(layer: nn.Module, values_BTX: Tensor, state_PBH: Tensor) -> tuple[Tensor, Tensor]:
     """One layer over all time steps: its outputs [B, T, H] and its last state [P, B, H]."""
-    if isinstance(layer, nn.GRU) and layer.training and values_BTX.device.type == "cpu":
-        values_TBH, after_BH = run_gru(layer, values_BTX.transpose(0, 1), state_PBH[0])
-        return values_TBH.transpose(0, 1), after_BH[None]
     if not isinstance(layer, nn.LSTM):
         values_BTH, after_1BH = layer(values_BTX, state_PBH)
         return values_BTH, after_1BH

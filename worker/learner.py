@@ -7,6 +7,7 @@ Shape suffixes: B lanes, T time steps, V vocabulary; state_LPBH (layers, parts, 
 """
 
 import math
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -16,7 +17,7 @@ from torch.nn import functional as F
 from models.config import ModelConfig, TrainingConfig
 from models.rnn import CharRNN
 from worker.batches import Lanes
-from worker.precision import resolve_precision
+from worker.precision import multiplying_in, resolve_precision
 
 BETAS = (0.9, 0.99)
 """AdamW's. The second forgets faster than usual: a run of a minute has a few hundred steps."""
@@ -50,8 +51,10 @@ class Learner:
         self.lanes = lanes
         self._gradient_clip = training.gradient_clip
         self._device = torch.device(device)
+        _compile(model, self.precision, device)
         torch.manual_seed(training.seed)
         self.network = CharRNN(model, vocabulary_size).to(device).train()
+        self.network.fast = True
         self._optimizer = _optimizer(self.network, training)
         self._state_LPBH = self.network.initial_state(lanes.lanes, device)
 
@@ -78,7 +81,7 @@ class Learner:
         return Update(loss_value, norm_value, batch.targets_BT.size)
 
     def _loss(self, inputs_BT: Tensor, targets_BT: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+        with multiplying_in(self.precision, self._device.type):
             logits_BTV, state_LPBH = self.network(inputs_BT.to(self._device), self._state_LPBH)
         return F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.to(self._device).flatten()), state_LPBH
 
@@ -112,6 +115,19 @@ class Learner:
         torch.set_rng_state(tensors["random.cpu"])
         if self._device.type == "cuda" and "random.cuda" in tensors:
             torch.cuda.set_rng_state(tensors["random.cuda"], self._device)
+
+
+def _compile(model: ModelConfig, precision: str, device: str) -> None:
+    """Have the cell's gates compiled, which takes seconds once on a machine, before any time of training counts."""
+    tiny = replace(model, hidden_size=2, num_layers=1, embedding_size=2)
+    network = CharRNN(tiny, 2).to(device)
+    network.fast = True
+    for kind in (precision, "float32"):  # evaluation's is float32
+        with multiplying_in(kind, torch.device(device).type):
+            logits_BTV, _ = network(
+                torch.zeros(2, 2, dtype=torch.int64, device=device), network.initial_state(2, device)
+            )
+        logits_BTV.sum().backward()
 
 
 def _optimizer(network: CharRNN, training: TrainingConfig) -> torch.optim.AdamW:

@@ -1,5 +1,6 @@
 """In which type training multiplies. Weights, gradients and moments are float32 in any case."""
 
+from contextlib import AbstractContextManager
 from typing import Literal
 
 import torch
@@ -12,6 +13,11 @@ def resolve_precision(wanted: Precision, device: str) -> Literal["float32", "bfl
     if wanted == "auto":
         return "bfloat16" if _multiplies_bfloat16(device) else "float32"
     return wanted
+
+
+def multiplying_in(precision: str, device_type: str) -> AbstractContextManager[None]:
+    """Within, networks multiply in this type."""
+    return torch.autocast(device_type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
 def _multiplies_bfloat16(device: str) -> bool:

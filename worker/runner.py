@@ -152,6 +152,7 @@ class Runner:
             training=claim.job.training,
             text_path=str(text_path),
             folder=str(folder),
+            compiled=str(self._settings.temporary_dir / "compiled"),
             corpus_sha256=corpus.sha256,
             device=self._device,
             threads=self._settings.torch_threads or training_threads(),

@@ -35,7 +35,7 @@ def task_of(folder: Path, text: str, normalization: str = "letters") -> Training
     path.write_text(text, newline="")
     model = ModelConfig(hidden_size=8, embedding_size=4, normalization=normalization)  # type: ignore[arg-type]
     training = TrainingConfig(steps=2, batch_size=2, sequence_length=16)
-    return TrainingTask(model.as_dict(), training.as_dict(), str(path), str(folder), "sha", "cpu", 1, None)
+    return TrainingTask(model.as_dict(), training.as_dict(), str(path), str(folder), str(folder), "sha", "cpu", 1, None)
 
 
 def run(task: TrainingTask, sent: Sent) -> Sent:

@@ -1,0 +1,249 @@
+"""A recurrent layer over a whole sequence on the CPU, with backpropagation through time written by hand.
+
+The same functions as `nn.RNN`, `nn.GRU` and `nn.LSTM`, which are their reference. What is fast about it: the gates of a
+time step are one pass over the memory (models.gates), the recurrent weights are laid out once for oneDNN and then
+multiplied many times, and the weights' gradient is one product over all time steps. A step of an LSTM 1x512 (64 lanes,
+64 characters, bfloat16, two cores) took 80 ms with PyTorch's own layer; docs/benchmarks.md has what it takes here.
+
+Shape suffixes: T time steps, B rows, N = T B, X input, H hidden, P parts of a layer's state, G all gates' sums.
+"""
+
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from models import gates
+
+ONEDNN = torch.ops.mkldnn
+
+
+def run_layer(layer: nn.RNNBase, values_BTX: Tensor, state_PBH: Tensor) -> tuple[Tensor, Tensor]:
+    """Outputs [B, T, H] and the last state [P, B, H] of a single layer on the CPU.
+
+    Products are in autocast's type where it is on, as are the outputs; state and gates are float32.
+    """
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
+    weights = (layer.weight_ih_l0, layer.weight_hh_l0, layer.bias_ih_l0, layer.bias_hh_l0)
+    outputs_TBH, last_PBH = _Sequence.apply(_cell(layer), values_BTX.transpose(0, 1), state_PBH, *weights, dtype)  # type: ignore[no-untyped-call]
+    return outputs_TBH.transpose(0, 1), last_PBH
+
+
+class _Weight:
+    """A matrix [N, K] that many small matrices are multiplied with: `values @ matrix.T + bias`.
+
+    oneDNN's own layout is made once; torch would make it anew at each product, and multiplies float32 by another
+    library, half as fast on AMD's processors. The operations are those that torch's compiler uses.
+    """
+
+    def __init__(self, matrix_NK: Tensor, bias_N: Tensor | None, rows: int) -> None:
+        self._bias_N = bias_N
+        self._packed = _onednn_multiplies(matrix_NK.dtype)
+        self._matrix = ONEDNN._reorder_linear_weight(matrix_NK, rows) if self._packed else matrix_NK
+
+    def __call__(self, values_BK: Tensor) -> Tensor:
+        if self._packed:
+            return ONEDNN._linear_pointwise(values_BK, self._matrix, self._bias_N, "none", [], "")  # type: ignore[no-any-return]
+        return F.linear(values_BK, self._matrix, self._bias_N)
+
+
+def _onednn_multiplies(dtype: torch.dtype) -> bool:
+    if not (
+        torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        and hasattr(ONEDNN, "_linear_pointwise")
+    ):
+        return False
+    return dtype == torch.float32 or bool(ONEDNN._is_mkldnn_bf16_supported())
+
+
+def _product(a_MN: Tensor, b_NK: Tensor) -> Tensor:
+    """a @ b in float32, of large matrices, each used once."""
+    if a_MN.dtype == torch.float32 and _onednn_multiplies(torch.float32):
+        return ONEDNN._linear_pointwise(a_MN, b_NK.t(), None, "none", [], "")  # type: ignore[no-any-return]
+    return (a_MN @ b_NK).float()
+
+
+def _array(tensor: Tensor) -> NDArray[Any]:
+    """The tensor's memory as models.gates takes it."""
+    return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
+
+
+class _Cell(Protocol):
+    """What differs between the cells. Both directions work through time with the recurrent weight that is given."""
+
+    def forward(self, inputs_TBG: Tensor, state_PBH: Tensor, weight: _Weight) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """States [T + 1, B, H], the one before included; the last state [P, B, H]; what `backward` needs."""
+
+    def backward(
+        self, d_outputs_TBH: Tensor, d_last_PBH: Tensor, states_TBH: Tensor, kept: list[Tensor], weight: _Weight
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradients of the gates' sums [T, B, G], what the input gave and what the state gave; of the state before."""
+
+
+class _Vanilla:
+    """Elman's: h = tanh or ReLU (input + W h)."""
+
+    def __init__(self, forward: Any, backward: Any) -> None:
+        self._forward, self._backward = forward, backward
+
+    def forward(self, inputs_TBG: Tensor, state_PBH: Tensor, weight: _Weight) -> tuple[Tensor, Tensor, list[Tensor]]:
+        states_TBH = _states(inputs_TBG, state_PBH)
+        hidden_TBH = torch.empty(inputs_TBG.shape)
+        arrays = (_array(inputs_TBG), _array(hidden_TBH), _array(states_TBH))
+        for t, state_BH in enumerate(states_TBH.unbind(0)[:-1]):
+            self._forward(t, _array(weight(state_BH)), *arrays)
+        return states_TBH, hidden_TBH[-1:].clone(), [hidden_TBH]
+
+    def backward(
+        self, d_outputs_TBH: Tensor, d_last_PBH: Tensor, states_TBH: Tensor, kept: list[Tensor], weight: _Weight
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        d_sums_TBH = torch.empty_like(d_outputs_TBH)
+        arrays = (_array(d_outputs_TBH), *map(_array, kept), _array(d_sums_TBH))
+        back_BH = d_last_PBH[0]
+        for t, d_sums_BH in _backwards(d_sums_TBH):
+            self._backward(t, _array(back_BH), *arrays)
+            back_BH = weight(d_sums_BH)
+        return d_sums_TBH, d_sums_TBH, back_BH[None].float()
+
+
+class _Gru:
+    """Cho et al. 2014, with the reset gate after the product, as cuDNN and torch have it."""
+
+    def forward(self, inputs_TBG: Tensor, state_PBH: Tensor, weight: _Weight) -> tuple[Tensor, Tensor, list[Tensor]]:
+        (T, B, G), H = inputs_TBG.shape, state_PBH.shape[2]
+        states_TBH = _states(inputs_TBG, state_PBH)
+        gates_TBG, from_state_TBH, hidden_TBH = torch.empty(T, B, G), torch.empty(T, B, H), torch.empty(T + 1, B, H)
+        hidden_TBH[0] = state_PBH[0]
+        kept = [gates_TBG, from_state_TBH, hidden_TBH]
+        arrays = (_array(inputs_TBG), *map(_array, kept), _array(states_TBH))
+        for t, state_BH in enumerate(states_TBH.unbind(0)[:-1]):
+            gates.gru_forward(t, _array(weight(state_BH)), *arrays)
+        return states_TBH, hidden_TBH[-1:].clone(), kept
+
+    def backward(
+        self, d_outputs_TBH: Tensor, d_last_PBH: Tensor, states_TBH: Tensor, kept: list[Tensor], weight: _Weight
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        (T, B, H), dtype = d_outputs_TBH.shape, d_outputs_TBH.dtype
+        d_sums_TB4 = torch.empty(T, B, 4 * H, dtype=dtype)  # n of the input, r, z, n of the state
+        passed_BH = torch.zeros(B, H)
+        arrays = (_array(d_outputs_TBH), *map(_array, kept), _array(d_sums_TB4), _array(passed_BH), _row(H))
+        back_BH = d_last_PBH[0]
+        for t, d_sums_B3 in _backwards(d_sums_TB4[:, :, H:]):
+            gates.gru_backward(t, _array(back_BH), *arrays)
+            back_BH = weight(d_sums_B3)
+        return d_sums_TB4[:, :, : 3 * H], d_sums_TB4[:, :, H:], (passed_BH + back_BH)[None]
+
+
+class _Lstm:
+    """Hochreiter and Schmidhuber 1997, with Gers' forget gate; the state's parts are hidden and cell."""
+
+    def forward(self, inputs_TBG: Tensor, state_PBH: Tensor, weight: _Weight) -> tuple[Tensor, Tensor, list[Tensor]]:
+        (T, B, G), H = inputs_TBG.shape, state_PBH.shape[2]
+        states_TBH = _states(inputs_TBG, state_PBH)
+        gates_TBG, cells_TBH, squashed_TBH = torch.empty(T, B, G), torch.empty(T + 1, B, H), torch.empty(T, B, H)
+        cells_TBH[0] = state_PBH[1]
+        hidden_BH = torch.empty(B, H)
+        kept = [gates_TBG, cells_TBH, squashed_TBH]
+        arrays = (_array(inputs_TBG), *map(_array, kept), _array(hidden_BH), _array(states_TBH))
+        for t, state_BH in enumerate(states_TBH.unbind(0)[:-1]):
+            gates.lstm_forward(t, _array(weight(state_BH)), *arrays)
+        return states_TBH, torch.stack((hidden_BH, cells_TBH[-1])), kept
+
+    def backward(
+        self, d_outputs_TBH: Tensor, d_last_PBH: Tensor, states_TBH: Tensor, kept: list[Tensor], weight: _Weight
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        (T, B, H), dtype = d_outputs_TBH.shape, d_outputs_TBH.dtype
+        d_sums_TB4 = torch.empty(T, B, 4 * H, dtype=dtype)
+        d_cell_BH = d_last_PBH[1].clone()
+        arrays = (_array(d_outputs_TBH), *map(_array, kept), _array(d_sums_TB4), _array(d_cell_BH), _row(H))
+        back_BH = d_last_PBH[0]
+        for t, d_sums_B4 in _backwards(d_sums_TB4):
+            gates.lstm_backward(t, _array(back_BH), *arrays)
+            back_BH = weight(d_sums_B4)
+        return d_sums_TB4, d_sums_TB4, torch.stack((back_BH.float(), d_cell_BH))
+
+
+def _states(inputs_TBG: Tensor, state_PBH: Tensor) -> Tensor:
+    """Room for the hidden states in training's precision [T + 1, B, H], the first of them in place."""
+    states_TBH = torch.empty(len(inputs_TBG) + 1, *state_PBH.shape[1:], dtype=inputs_TBG.dtype)
+    states_TBH[0] = state_PBH[0]
+    return states_TBH
+
+
+def _backwards(values_TBG: Tensor) -> list[tuple[int, Tensor]]:
+    return list(enumerate(values_TBG.unbind(0)))[::-1]
+
+
+def _row(width: int) -> NDArray[np.float32]:
+    return np.empty(width, np.float32)
+
+
+_TANH = _Vanilla(gates.tanh_forward, gates.tanh_backward)
+_RELU = _Vanilla(gates.relu_forward, gates.relu_backward)
+_GRU, _LSTM = _Gru(), _Lstm()
+
+
+def _cell(layer: nn.RNNBase) -> _Cell:
+    if isinstance(layer, nn.LSTM):
+        return _LSTM
+    if isinstance(layer, nn.GRU):
+        return _GRU
+    return _RELU if layer.mode == "RNN_RELU" else _TANH
+
+
+class _Sequence(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        cell: _Cell,
+        values_TBX: Tensor,
+        state_PBH: Tensor,
+        weight_ih: Tensor,
+        weight_hh: Tensor,
+        bias_ih: Tensor,
+        bias_hh: Tensor,
+        dtype: torch.dtype,
+    ) -> tuple[Tensor, Tensor]:
+        T, B, _ = values_TBX.shape
+        inputs_NX = values_TBX.to(dtype).flatten(0, 1)
+        inputs_TBG = _Weight(weight_ih.to(dtype), bias_ih.to(dtype), T * B)(inputs_NX).view(T, B, -1)
+        recurrent = _Weight(weight_hh.to(dtype), bias_hh.to(dtype), B)
+        states_TBH, last_PBH, kept = cell.forward(inputs_TBG, state_PBH, recurrent)
+        ctx.save_for_backward(inputs_NX, weight_ih, weight_hh, states_TBH, *kept)
+        ctx.cell, ctx.values_dtype = cell, values_TBX.dtype
+        return states_TBH[1:], last_PBH
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        d_outputs_TBH, d_last_PBH = gradients
+        inputs_NX, weight_ih, weight_hh, states_TBH, *kept = ctx.saved_tensors
+        T, B, _ = d_outputs_TBH.shape
+        dtype = inputs_NX.dtype
+        recurrent = _Weight(weight_hh.to(dtype).t().contiguous(), None, B)
+        d_from_input_TBG, d_from_state_TBG, d_state_PBH = ctx.cell.backward(
+            d_outputs_TBH.contiguous(), d_last_PBH.contiguous(), states_TBH, kept, recurrent
+        )
+        d_from_input_NG, d_from_state_NG = d_from_input_TBG.flatten(0, 1), d_from_state_TBG.flatten(0, 1)
+        ones_1N = torch.ones(1, T * B, dtype=dtype)
+        d_bias_hh = _product(ones_1N, d_from_state_NG)[0]
+        d_weight_hh = _product(d_from_state_NG.t(), states_TBH[:-1].flatten(0, 1))
+        d_weight_ih = _product(d_from_input_NG.t(), inputs_NX)
+        # A GRU's input gives the blocks n, r, z; parameters have them as r, z, n.
+        turn = 0 if d_from_input_TBG is d_from_state_TBG else len(weight_ih) // 3
+        d_bias_ih = d_bias_hh if not turn else _product(ones_1N, d_from_input_NG)[0].roll(-turn)
+        d_values_NX = _product(d_from_input_NG, weight_ih.to(dtype).roll(turn, 0))
+        return (
+            None,
+            d_values_NX.view(T, B, -1).to(ctx.values_dtype),
+            d_state_PBH,
+            d_weight_ih.roll(-turn, 0) if turn else d_weight_ih,
+            d_weight_hh,
+            d_bias_ih,
+            d_bias_hh,
+            None,
+        )
