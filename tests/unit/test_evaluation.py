@@ -1,5 +1,7 @@
 """Validation in lanes measures what one lane does, and leaves no trace."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from models.engine import Engine, RowRequest
 from models.rnn import CharRNN
 from models.sampling import NotFinite, SamplingConfig
 from worker.batches import Corpus
-from worker.evaluation import MOST_CHARACTERS, WARM_CHARACTERS, Validation, sample_text
+from worker.evaluation import MOST_CHARACTERS, WARM_CHARACTERS, Validation, cold_window_loss, sample_text
 from worker.recipe import most_validation_characters
 
 TEXT = "".join(f"{n} is followed by {n + 1}, as {n % 7} days would have it.\n" for n in range(600))
@@ -108,11 +110,62 @@ def test_the_first_character_is_predicted_from_the_ones_before() -> None:
     assert loss_of(Validation(corpus.ids, begin), network) == pytest.approx(float(expected), abs=1e-5)
 
 
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("at_once", [1, 40, 100_000])
+def test_a_cold_window_is_predicted_from_its_own_characters_alone(
+    cell: Cell, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.evaluation.COLD_CHARACTERS", at_once)
+    corpus = Corpus.of(TEXT)
+    torch.manual_seed(0)
+    network = CharRNN(ModelConfig(cell=cell, hidden_size=8, embedding_size=4), len(corpus.vocabulary)).eval()
+    ids, begin, window = corpus.ids[:700], 511, 20
+    data = torch.tensor(ids[begin:].astype("int64"))
+    losses = []
+    for i in range(0, len(data) - window, window):
+        x, y = data[i : i + window], data[i + 1 : i + 1 + window]
+        with torch.no_grad():
+            logits, _ = network(x[None], network.initial_state(1))
+        losses.append(torch.nn.functional.cross_entropy(logits[0], y).item())
+    assert len(losses) == 9
+    assert cold_window_loss(network, ids, begin, window, "cpu") == pytest.approx(np.mean(losses), rel=1e-5)
+
+
+def test_the_last_character_of_the_text_may_end_a_cold_window_and_a_shorter_rest_does_not_count() -> None:
+    # Predicts the other of two characters, surely; at the end the text breaks its rule.
+    network = CharRNN(ModelConfig(cell="rnn_tanh", hidden_size=2, embedding_size=2), 2)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.zero_()
+        network.embedding.weight.copy_(torch.tensor([[-9.0, 0], [9, 0]]))
+        network.layers[0].weight_ih_l0.copy_(torch.eye(2))
+        network.output.weight.copy_(torch.tensor([[9.0, 0], [-9, 0]]))
+    alternating = np.arange(101) % 2
+    broken = alternating.copy()
+    broken[-1] = 1 - broken[-1]
+    assert cold_window_loss(network, alternating, 0, 50, "cpu") < 1e-4
+    assert cold_window_loss(network, broken, 0, 50, "cpu") == pytest.approx(18 / 100, rel=1e-3)
+    assert cold_window_loss(network, broken, 1, 33, "cpu") == pytest.approx(18 / 99, rel=1e-3)
+    assert cold_window_loss(network, broken, 2, 49, "cpu") == pytest.approx(18 / 98, rel=1e-3)
+    assert cold_window_loss(network, broken, 3, 50, "cpu") < 1e-4, "98 characters, one window"
+
+
+def test_a_text_without_a_whole_cold_window_is_refused() -> None:
+    network = CharRNN(ModelConfig(hidden_size=2, embedding_size=2), 2)
+    ids = np.arange(100) % 2
+    assert math.isfinite(cold_window_loss(network, ids, 50, 49, "cpu"))
+    with pytest.raises(ValueError, match="50 characters hold no window of 50"):
+        cold_window_loss(network, ids, 50, 50, "cpu")
+
+
 def test_evaluating_and_sampling_draw_no_random_numbers_of_training() -> None:
     corpus = Corpus.of(TEXT)
     network = CharRNN(ModelConfig(hidden_size=8, embedding_size=4, dropout=0.5), len(corpus.vocabulary))
     before = torch.get_rng_state()
-    loss_of(Validation(corpus.ids, 20_000), network)
-    sample_text(network, corpus.vocabulary, "cpu")
+    for training in (True, False):
+        network.train(training)
+        loss_of(Validation(corpus.ids, 20_000), network)
+        cold_window_loss(network, corpus.ids, 20_000, 64, "cpu")
+        sample_text(network, corpus.vocabulary, "cpu")
+        assert network.training == training
     assert torch.equal(before, torch.get_rng_state())
-    assert network.training
