@@ -135,6 +135,14 @@ class Recipe:
         due = evaluated != step == plan.evaluate_at  # and stays so, whatever is planned
         return replace(anew, evaluate_at=step) if due else anew
 
+    def eta_seconds(self, plan: Plan, step: int, evaluated: int, costs: Costs) -> float:
+        """What is left to do takes so long."""
+        if self._training.minutes is not None:
+            return max(0.0, 60 * self._training.minutes - costs.seconds)
+        steps_left = plan.steps - step
+        evaluations_left = math.ceil(steps_left / max(1, plan.evaluate_at - evaluated))
+        return steps_left * costs.step_seconds + evaluations_left * costs.evaluation_seconds
+
     def _anew(self, plan: Plan, step: int, evaluated: int, costs: Costs) -> Plan:
         if self._training.minutes is None or step < FIRST_TIMED_STEP or step >= plan.steps:
             return self._plan(plan.segments[:-1], plan.segments[-1], step, evaluated, self._guess)

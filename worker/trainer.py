@@ -8,7 +8,6 @@ count, the uninterrupted one to the bit. Evaluating, sampling and saving change 
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from models.checkpoint import CheckpointInfo, encode_checkpoint
 from models.config import ModelConfig, TrainingConfig
 from models.sampling import NotFinite
 from worker.batches import Corpus, CorpusTooShort, Lanes, split
+from worker.course import Course
 from worker.evaluation import Validation, sample_text
 from worker.events import Evaluated, Event, Finished, FinishReason, Progress, Sampled, Saved, Started, Ticked
 from worker.learner import Diverged, Learner, Update
@@ -54,22 +54,6 @@ def train(
     yield from run.events()
 
 
-@dataclass
-class _Course:
-    """Where training stands, besides tensors: JSON values alone, all of them in the resume point."""
-
-    step: int = 0
-    evaluated_step: int = 0
-    best_step: int | None = None
-    best_val_loss: float | None = None
-    evaluations_since_best: int = 0
-    samples: int = 0
-    train_loss: float | None = None
-    """As last reported."""
-    losses: list[float] = field(default_factory=list)
-    """Since the last report."""
-
-
 class _Run:
     """One training under way."""
 
@@ -94,7 +78,7 @@ class _Run:
         self._learner = Learner(model, training, len(corpus.vocabulary), self._lanes, device)
         self._recipe = Recipe(training, self._lanes.windows, self._evaluation_steps())
         self._plan = self._recipe.first_plan()
-        self._course = _Course()
+        self._course = Course()
         self._characters = 0
         self._pace = Pace(clock, self._evaluation_steps())
 
@@ -138,8 +122,7 @@ class _Run:
         step = self._course.step
         learning_rate = self._plan.learning_rate(step, self._training.learning_rate)
         update = self._learner.update(step, learning_rate)
-        self._course.step += 1
-        self._course.losses.append(update.loss)
+        self._course.count_step(update.loss)
         self._characters += update.characters
         self._pace.count_step()
         yield Ticked("training", self._course.step)
@@ -151,20 +134,19 @@ class _Run:
         course = self._course
         lap_seconds = self._pace.lap()
         self._replan()
-        course.train_loss = _mean(course.losses)
-        course.losses = []
+        train_loss = course.report_loss()
         characters, self._characters = self._characters, 0
         return Progress(
             step=course.step,
             steps=self._plan.steps,
             epoch=course.step / self._lanes.windows,
             fraction=self._plan.fraction(course.step),
-            train_loss=course.train_loss,
+            train_loss=train_loss,
             learning_rate=learning_rate,
             gradient_norm=update.gradient_norm,
             characters_per_second=characters / lap_seconds,
             seconds=self._pace.seconds,
-            eta_seconds=self._eta_seconds(),
+            eta_seconds=self._recipe.eta_seconds(self._plan, course.step, course.evaluated_step, self._pace.costs()),
         )
 
     def _replan(self) -> None:
@@ -172,14 +154,6 @@ class _Run:
         self._plan = self._recipe.next_plan(
             self._plan, course.step, evaluated=course.evaluated_step, costs=self._pace.costs()
         )
-
-    def _eta_seconds(self) -> float:
-        costs = self._pace.costs()
-        if self._training.minutes is not None:
-            return max(0.0, 60 * self._training.minutes - costs.seconds)
-        steps_left = self._plan.steps - self._course.step
-        evaluations_left = math.ceil(steps_left / max(1, self._plan.evaluate_at - self._course.evaluated_step))
-        return steps_left * costs.step_seconds + evaluations_left * costs.evaluation_seconds
 
     def _sample_between(self) -> Iterator[Event]:
         due = int(SAMPLES * self._plan.fraction(self._course.step))
@@ -202,7 +176,7 @@ class _Run:
             val_loss = total / characters
             if not math.isfinite(val_loss):
                 raise Diverged("validation loss", self._course.step)
-        best = self._judge(val_loss)
+        best = self._course.judge(val_loss)
         if val_loss is not None:
             yield Evaluated(self._course.step, val_loss, best)
         yield self._sampled()
@@ -210,22 +184,11 @@ class _Run:
         yield self._saved(val_loss, best=best, checkpoint=self._checkpoint(val_loss))
         self._pace.count_evaluation(began)
 
-    def _judge(self, val_loss: float | None) -> bool:
-        """Note the evaluation; whether it is the best so far. Without validation every one is."""
-        course = self._course
-        course.evaluated_step = course.step
-        best = val_loss is None or course.best_val_loss is None or val_loss < course.best_val_loss
-        course.evaluations_since_best = 0 if best else course.evaluations_since_best + 1
-        if best:
-            course.best_step, course.best_val_loss = course.step, val_loss
-        return best
-
-    def _recent_loss(self) -> float | None:
-        return _mean(self._course.losses) if self._course.losses else self._course.train_loss
-
     def _checkpoint(self, val_loss: float | None) -> bytes:
         vocabulary, training = self._corpus.vocabulary, self._training.as_dict()
-        info = CheckpointInfo(self._model, vocabulary, self._course.step, self._recent_loss(), val_loss, training)
+        info = CheckpointInfo(
+            self._model, vocabulary, self._course.step, self._course.recent_loss(), val_loss, training
+        )
         return encode_checkpoint(self._learner.network, info)
 
     def _started(self) -> Started:
@@ -249,7 +212,7 @@ class _Run:
 
     def _saved(self, val_loss: float | None, *, best: bool, checkpoint: bytes | None) -> Saved:
         resume_point = ResumePoint(self._learner.tensors(), self._values()).encode()
-        return Saved(self._course.step, self._recent_loss(), val_loss, best, checkpoint, resume_point)
+        return Saved(self._course.step, self._course.recent_loss(), val_loss, best, checkpoint, resume_point)
 
     def _identity(self) -> dict[str, Any]:
         """What a resume point belongs to."""
@@ -265,7 +228,7 @@ class _Run:
         pace = (self._pace.seconds, self._pace.step_seconds, self._pace.evaluation_seconds)
         return {
             "identity": self._identity(),
-            "course": vars(self._course),
+            "course": self._course.as_dict(),
             "plan": self._plan.as_dict(),
             "pace": pace,
         }
@@ -276,13 +239,9 @@ class _Run:
             for name, value in self._identity().items():
                 if point.values["identity"][name] != value:
                     raise InvalidResumePoint(f"the resume point is of another {name}")
-            self._course = _Course(**point.values["course"])
+            self._course = Course.from_dict(point.values["course"])
             self._plan = Plan.from_dict(point.values["plan"])
             self._pace.restore(*point.values["pace"])
             self._learner.load(point.tensors)
         except (KeyError, TypeError, RuntimeError) as error:
             raise InvalidResumePoint(f"the resume point is incomplete: {error}") from error
-
-
-def _mean(values: list[float]) -> float:
-    return math.fsum(values) / len(values)
