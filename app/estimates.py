@@ -12,6 +12,8 @@ from models.config import GATES, ModelConfig, TrainingConfig
 
 BYTES_A_PARAMETER = 16
 """float32 weights, their gradients, and AdamW's two moments."""
+BYTES_OF_AVERAGE = 4
+"""More for each parameter, where the weights are averaged."""
 
 LETTERS = 27
 """Of a vocabulary under normalization `letters`, at most: a to z and the space."""
@@ -30,7 +32,8 @@ def memory_bytes(model: ModelConfig, training: TrainingConfig, vocabulary_size: 
     per_layer = (GATES[model.cell] + 1) * model.hidden_size
     per_character = model.embedding_size + model.num_layers * per_layer + 2 * vocabulary_size
     activations = 4 * training.batch_size * training.sequence_length * per_character
-    return BYTES_A_PARAMETER * model.parameter_count(vocabulary_size) + activations
+    per_parameter = BYTES_A_PARAMETER + (BYTES_OF_AVERAGE if training.average_decay else 0)
+    return per_parameter * model.parameter_count(vocabulary_size) + activations
 
 
 def available_memory_bytes() -> int:

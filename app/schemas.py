@@ -144,6 +144,11 @@ class TrainingSettings(Section):
     learning_rate: float | None = Field(default=None, description="Peak of the schedule. Default by the width.")
     gradient_clip: float | None = Field(default=None, description="Largest norm of the gradient. Default 1.")
     weight_decay: float | None = Field(default=None, description="AdamW's. Default 0.01.")
+    average_decay: float | None = Field(
+        default=None,
+        description="Evaluations, samples and checkpoints take an average of the weights over about 1/(1 - this) "
+        "steps, 0 to 0.99999. Default 0: the weights themselves.",
+    )
     validation_fraction: float | None = Field(
         default=None, description="The end of the text that is kept for validation, 0 to 0.5. Default 0.1."
     )

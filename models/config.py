@@ -72,6 +72,7 @@ TRAINING_RANGES: Mapping[str, Whole | Real] = {
     "learning_rate": Real(0, 10, above_low=True),
     "gradient_clip": Real(0, 1e6, above_low=True),
     "weight_decay": Real(0, 10),
+    "average_decay": Real(0, 0.99999),
     "validation_fraction": Real(0, 0.5),
     "patience": Whole(1, 10**6),
     "seed": Whole(0, 2**63 - 1),
@@ -176,6 +177,10 @@ class TrainingConfig(_Record):
     """Largest L2 norm of the whole gradient; the tutorial's answer to exploding gradients."""
     weight_decay: float = 0.01
     """AdamW's decoupled decay, per unit of learning rate."""
+    average_decay: float = 0.0
+    """Evaluations, samples and checkpoints take an exponential average of the weights over the steps, 0 to 0.99999.
+
+    The share of the average that a step leaves: 0.99 averages over about 100 steps. 0: no average, the weights."""
     validation_fraction: float = 0.1
     """The end of the text that is kept for validation, 0 to 0.5; 0: no validation, the last checkpoint is the best.
 

@@ -6,6 +6,7 @@ would have followed, to the bit, on the same machine and thread count.
 Shape suffixes: B lanes, T time steps, V vocabulary; state_LPBH (layers, parts, lanes, hidden) as in models.rnn.
 """
 
+import copy
 import math
 from dataclasses import replace
 from typing import NamedTuple
@@ -50,13 +51,20 @@ class Learner:
         self.precision = resolve_precision(training.precision, device)
         self.lanes = lanes
         self._gradient_clip = training.gradient_clip
+        self._average_decay = training.average_decay
         self._device = torch.device(device)
         _compile(model, self.precision, device)
         torch.manual_seed(training.seed)
         self.network = CharRNN(model, vocabulary_size).to(device).train()
         self.network.fast = True
+        self._average: CharRNN | None = None
         self._optimizer = _optimizer(self.network, training)
         self._state_LPBH = self.network.initial_state(lanes.lanes, device)
+
+    @property
+    def result(self) -> CharRNN:
+        """The network to evaluate, sample and save: averaged weights where they are asked for, else training's own."""
+        return self.network if self._average is None else self._average
 
     def update(self, step: int, learning_rate: float) -> Update:
         """The update that follows `step` steps: loss over every time step, clipped gradient, AdamW.
@@ -76,8 +84,12 @@ class Learner:
                 raise Diverged(what, step)
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
+        if self._average is None and self._average_decay:
+            self._average = _frozen_copy(self.network)
         self._optimizer.step()
         self._state_LPBH = state_LPBH.detach()
+        if self._average is not None:
+            _follow(self._average, self.network, decay_at(step + 1, self._average_decay))
         return Update(loss_value, norm_value, batch.targets_BT.size)
 
     def _loss(self, inputs_BT: Tensor, targets_BT: Tensor) -> tuple[Tensor, Tensor]:
@@ -87,12 +99,13 @@ class Learner:
 
     def check_finite(self, step: int) -> None:
         """Raise Diverged when a weight is no finite number: the loss that tells of it is the next step's."""
-        finite = torch.stack([parameter.detach().isfinite().all() for parameter in self.network.parameters()])
+        parameters = [*self.network.parameters(), *(self._average.parameters() if self._average is not None else ())]
+        finite = torch.stack([parameter.detach().isfinite().all() for parameter in parameters])
         if not finite.all():
             raise Diverged("largest weight", step)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Weights, moments, carried state and random state, on the CPU."""
+        """Weights, their average, moments, carried state and random state, on the CPU."""
         tensors = {"state": self._state_LPBH, "random.cpu": torch.get_rng_state()}
         if self._device.type == "cuda":
             tensors["random.cuda"] = torch.cuda.get_rng_state(self._device)
@@ -100,6 +113,8 @@ class Learner:
             tensors[f"weights.{name}"] = parameter.detach()
             for moment, value in self._optimizer.state.get(parameter, {}).items():
                 tensors[f"{moment}.{name}"] = value
+        if self._average is not None:
+            tensors |= {f"average.{name}": parameter for name, parameter in self._average.named_parameters()}
         return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
 
     def load(self, tensors: dict[str, Tensor]) -> None:
@@ -112,9 +127,37 @@ class Learner:
                     self._optimizer.state[parameter] = {
                         moment: tensors[f"{moment}.{name}"].to(self._device) for moment in MOMENTS
                     }
+        self._load_average(tensors)
         torch.set_rng_state(tensors["random.cpu"])
         if self._device.type == "cuda" and "random.cuda" in tensors:
             torch.cuda.set_rng_state(tensors["random.cuda"], self._device)
+
+    def _load_average(self, tensors: dict[str, Tensor]) -> None:
+        if not any(name.startswith("average.") for name in tensors):  # from before the first step, or there is none
+            self._average = None
+            return
+        self._average = _frozen_copy(self.network)
+        for name, parameter in self._average.named_parameters():
+            parameter.copy_(tensors[f"average.{name}"])
+
+
+def decay_at(updates: int, decay: float) -> float:
+    """What the average keeps of itself at the update that makes it `updates`.
+
+    Less in the beginning, so that a short run's average is not mostly the start: min(decay, (1 + t) / (10 + t)), as
+    TensorFlow's `tf.train.ExponentialMovingAverage` does it with `num_updates`.
+    """
+    return min(decay, (1 + updates) / (10 + updates))
+
+
+def _frozen_copy(network: CharRNN) -> CharRNN:
+    return copy.deepcopy(network).requires_grad_(False).eval()
+
+
+@torch.no_grad()
+def _follow(average: CharRNN, network: CharRNN, decay: float) -> None:
+    """average += (1 - decay) * (weights - average), in one call over all tensors."""
+    torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1 - decay)
 
 
 def _compile(model: ModelConfig, precision: str, device: str) -> None:

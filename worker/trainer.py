@@ -168,7 +168,7 @@ class _Run:
         val_loss = None
         if self._validation is not None:
             total, characters = 0.0, 0
-            for window_total, window_characters in self._validation.losses(self._learner.network, self._device):
+            for window_total, window_characters in self._validation.losses(self._learner.result, self._device):
                 total, characters = total + window_total, characters + window_characters
                 yield Ticked("evaluating", self._course.step)
                 if self._pause_requested():
@@ -189,7 +189,7 @@ class _Run:
         info = CheckpointInfo(
             self._model, vocabulary, self._course.step, self._course.recent_loss(), val_loss, training
         )
-        return encode_checkpoint(self._learner.network, info)
+        return encode_checkpoint(self._learner.result, info)
 
     def _started(self) -> Started:
         return Started(
@@ -205,7 +205,7 @@ class _Run:
 
     def _sampled(self) -> Sampled:
         try:
-            text = sample_text(self._learner.network, self._corpus.vocabulary, self._device)
+            text = sample_text(self._learner.result, self._corpus.vocabulary, self._device)
         except NotFinite:
             raise Diverged("network's answer", self._course.step) from None
         return Sampled(self._course.step, text)
@@ -237,7 +237,7 @@ class _Run:
         """Go on from `point`. Raises InvalidResumePoint, naming what differs, when it is another training's."""
         try:
             for name, value in self._identity().items():
-                if point.values["identity"][name] != value:
+                if not _agrees(point.values["identity"][name], value):
                     raise InvalidResumePoint(f"the resume point is of another {name}")
             self._course = Course.from_dict(point.values["course"])
             self._plan = Plan.from_dict(point.values["plan"])
@@ -245,3 +245,8 @@ class _Run:
             self._learner.load(point.tensors)
         except (KeyError, TypeError, RuntimeError) as error:
             raise InvalidResumePoint(f"the resume point is incomplete: {error}") from error
+
+
+def _agrees(told: Any, value: Any) -> bool:
+    """Whether a resume point tells of `value`; a setting that it does not name came into being after it."""
+    return all(value.get(name) == item for name, item in told.items()) if isinstance(told, dict) else told == value

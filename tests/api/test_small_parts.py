@@ -46,7 +46,11 @@ def test_the_estimate_of_memory_grows_with_everything_that_costs_some() -> None:
     assert base > BYTES_A_PARAMETER * ModelConfig().parameter_count(65)
     for model in (ModelConfig(hidden_size=513), ModelConfig(num_layers=2), ModelConfig(cell="lstm")):
         assert memory_bytes(model, TrainingConfig(), 65) > base
-    for training in (TrainingConfig(batch_size=33), TrainingConfig(sequence_length=65)):
+    for training in (
+        TrainingConfig(batch_size=33),
+        TrainingConfig(sequence_length=65),
+        TrainingConfig(average_decay=0.99),
+    ):
         assert memory_bytes(ModelConfig(), training, 65) > base
     assert memory_bytes(ModelConfig(), TrainingConfig(), 66) > base
 

@@ -35,6 +35,7 @@ def test_an_invalid_model_setting_is_refused_by_name(field: str, value: Any) -> 
         ("minutes", float("inf")),
         ("batch_size", 0),
         ("learning_rate", 0),
+        ("average_decay", 1),
         ("validation_fraction", 0.6),
         ("patience", 0),
         ("seed", -1),

@@ -7,7 +7,7 @@ import torch
 
 from models.config import ModelConfig, TrainingConfig
 from worker.batches import Corpus, Lanes
-from worker.learner import BETAS, Diverged, Learner
+from worker.learner import BETAS, Diverged, Learner, decay_at
 
 CORPUS = Corpus.of("the quick brown fox jumps over the lazy dog.\n" * 20)
 RATE = 0.01
@@ -50,6 +50,55 @@ def test_matrices_decay_by_rate_times_decay_and_biases_do_not() -> None:
         shrunk = plain.network.get_parameter(name) - parameter
         expected = torch.zeros_like(shrunk) if "bias" in name else RATE * 0.5 * before[name]
         assert torch.allclose(shrunk, expected, atol=1e-7), name
+
+
+def weights_of(learner: Learner) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in learner.network.named_parameters()}
+
+
+def test_the_average_follows_the_weights_by_one_minus_the_decay() -> None:
+    learner = learner_of(average_decay=0.4)
+    expected = weights_of(learner)
+    for step in range(8):
+        learner.update(step, RATE)
+        decay = min(0.4, (2 + step) / (11 + step))  # 0.4 from the fifth update on
+        for name, weight in weights_of(learner).items():
+            expected[name] += (1 - decay) * (weight - expected[name])
+    for name, average in learner.result.named_parameters():
+        assert average.dtype == torch.float32
+        assert torch.allclose(average, expected[name], atol=1e-7), name
+        assert torch.equal(average, learner.tensors()[f"average.{name}"])
+
+
+def test_a_short_trainings_average_is_not_mostly_its_start() -> None:
+    of_start = 1.0
+    for updates in range(1, 11):
+        of_start *= decay_at(updates, 0.9999)
+    assert of_start < 1e-4
+    assert decay_at(10**6, 0.9999) == 0.9999
+
+
+def test_averaging_changes_nothing_that_is_learned() -> None:
+    plain, averaged = learner_of(), learner_of(average_decay=0.9)
+    for learner in (plain, averaged):
+        torch.manual_seed(1)  # the same dropout
+        for step in range(5):
+            learner.update(step, RATE)
+    assert plain.result is plain.network
+    averages = dict(averaged.result.named_parameters())
+    for name, weight in weights_of(averaged).items():
+        assert torch.equal(weight, plain.network.get_parameter(name)), name
+        assert not torch.equal(weight, averages[name]), name
+    assert "average.output.bias" not in plain.tensors()
+
+
+def test_an_average_that_is_no_number_is_noticed() -> None:
+    learner = learner_of(average_decay=0.9)
+    learner.update(0, RATE)
+    learner.check_finite(1)
+    learner.result.output.bias.data[0] = math.nan
+    with pytest.raises(Diverged, match="weight after 1 step"):
+        learner.check_finite(1)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])

@@ -64,14 +64,19 @@ def final_tensors(events: list[Event]) -> dict[str, torch.Tensor]:
     return ResumePoint.decode(saved.resume_point).tensors
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("precision", "average_decay"), [("float32", 0.9), ("bfloat16", 0.0)])
 @pytest.mark.parametrize("cell", CELLS)
-def test_killed_at_random_moments_it_ends_as_if_nothing_had_been(cell: Cell, precision: str) -> None:
-    whole = list(events_of(cell, precision=precision))
-    broken = until_the_end(cell, random.Random(f"{cell} {precision}"), precision=precision)
+def test_killed_at_random_moments_it_ends_as_if_nothing_had_been(
+    cell: Cell, precision: str, average_decay: float
+) -> None:
+    settings = {"precision": precision, "average_decay": average_decay}
+    whole = list(events_of(cell, **settings))
+    broken = until_the_end(cell, random.Random(f"{cell} {precision}"), **settings)
     assert curve_of(broken) == curve_of(whole)
     expected = final_tensors(whole)
     assert {"state", "random.cpu", "exp_avg.output.weight", "weights.output.weight"} <= expected.keys()
+    assert ("average.output.weight" in expected) == (average_decay > 0)
+    assert final_tensors(broken).keys() == expected.keys()
     for name, tensor in final_tensors(broken).items():
         assert torch.equal(tensor, expected[name]), name
 
@@ -144,6 +149,13 @@ def test_a_resume_point_of_another_training_is_refused(name: str, settings: dict
     point = next(event for event in events_of("gru", evaluate_every=1) if isinstance(event, Saved)).resume_point
     with pytest.raises(InvalidResumePoint, match=f"another {name}"):
         list(events_of(**{"cell": "gru", "evaluate_every": 1, "resume": point, **settings}))
+
+
+def test_a_resume_point_from_before_a_setting_came_into_being_is_still_good() -> None:
+    whole = list(events_of("gru", evaluate_every=10))
+    point = ResumePoint.decode(next(event for event in whole if isinstance(event, Saved)).resume_point)
+    del point.values["identity"]["training"]["average_decay"]
+    assert list(events_of("gru", point.encode(), evaluate_every=10))[-1] == whole[-1]
 
 
 def test_bytes_that_are_no_resume_point_are_refused() -> None:

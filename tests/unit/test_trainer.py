@@ -6,15 +6,17 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pytest
+import torch
 
 from models.checkpoint import decode_checkpoint
 from models.config import CELLS, Cell, ModelConfig, TrainingConfig
 from models.sampling import NotFinite
 from models.vocabulary import Vocabulary
 from worker.batches import Corpus, CorpusTooShort
-from worker.evaluation import Validation
+from worker.evaluation import Validation, sample_text
 from worker.events import Evaluated, Event, Finished, Progress, Sampled, Saved, Started, Ticked
 from worker.learner import Learner
+from worker.resume_point import ResumePoint
 from worker.trainer import Diverged, train
 
 SENTENCE = "the quick brown fox jumps over the lazy dog.\n"
@@ -83,6 +85,23 @@ def test_a_checkpoint_is_complete_and_predicts_as_well_as_it_says() -> None:
     corpus = Corpus.of(text)
     windows = list(Validation(corpus.ids, len(corpus.ids) - len(corpus.ids) // 10).losses(network, "cpu"))
     assert sum(w[0] for w in windows) / sum(w[1] for w in windows) == pytest.approx(saved.val_loss, rel=1e-5)
+
+
+def test_what_is_evaluated_sampled_and_saved_are_the_averaged_weights() -> None:
+    text = SENTENCE * 50
+    events = list(events_of(text, steps=30, average_decay=0.95))
+    saved, corpus = of_type(events, Saved)[-1], Corpus.of(text)
+    network, _ = decode_checkpoint(saved.checkpoint or b"")
+    tensors = ResumePoint.decode(saved.resume_point).tensors
+    for name, weight in network.named_parameters():
+        assert torch.equal(weight, tensors[f"average.{name}"])
+        assert not torch.equal(weight, tensors[f"weights.{name}"])
+    windows = list(Validation(corpus.ids, len(corpus.ids) - len(corpus.ids) // 10).losses(network, "cpu"))
+    assert sum(w[0] for w in windows) / sum(w[1] for w in windows) == saved.val_loss
+    assert sample_text(network, corpus.vocabulary, "cpu") == of_type(events, Sampled)[-1].text
+    plain = list(events_of(text, steps=30))
+    assert of_type(plain, Saved)[-1].val_loss != saved.val_loss
+    assert [p.train_loss for p in of_type(plain, Progress)] == [p.train_loss for p in of_type(events, Progress)]
 
 
 def test_without_validation_every_checkpoint_is_the_best() -> None:
