@@ -75,6 +75,7 @@ class ProgressDocument(Document):
     )
     characters_per_second: float | None = None
     eta_seconds: float | None = None
+    memory_bytes: int | None = Field(None, description="Peak of the training process so far; see the metrics.")
 
 
 class JobDocument(Document):
@@ -142,6 +143,10 @@ class MetricDocument(Document):
     gradient_norm: float | None
     characters_per_second: float | None
     seconds: float | None
+    memory_bytes: int | None = Field(
+        description="Peak of the training process so far: on a CPU its resident memory, on a CUDA device what its "
+        "tensors took there."
+    )
 
 
 class MetricsDocument(Document):

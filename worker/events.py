@@ -53,6 +53,8 @@ class Progress:
     seconds: float
     """Training time so far, earlier attempts up to their resume point included."""
     eta_seconds: float
+    memory_bytes: int
+    """Peak of this attempt's process so far: resident memory, on a CUDA device what its tensors took there."""
 
 
 @dataclass(frozen=True, slots=True)

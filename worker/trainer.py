@@ -20,6 +20,7 @@ from worker.course import Course
 from worker.evaluation import Validation, sample_text
 from worker.events import Evaluated, Event, Finished, FinishReason, Progress, Sampled, Saved, Started, Ticked
 from worker.learner import Diverged, Learner, Update
+from worker.memory import peak_memory_bytes
 from worker.pace import Pace
 from worker.recipe import Plan, Recipe, most_validation_characters
 from worker.resume_point import InvalidResumePoint, ResumePoint
@@ -147,6 +148,7 @@ class _Run:
             characters_per_second=characters / lap_seconds,
             seconds=self._pace.seconds,
             eta_seconds=self._recipe.eta_seconds(self._plan, course.step, course.evaluated_step, self._pace.costs()),
+            memory_bytes=peak_memory_bytes(self._device),
         )
 
     def _replan(self) -> None:

@@ -18,7 +18,7 @@ _LARGEST_ID = 2**63 - 1
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A fact about a job. `type` is status, progress, evaluation, sample or checkpoint; ids ascend, never reused."""
+    """A fact about a job. `type` is one of schema.EVENT_TYPES; ids ascend, never reused."""
 
     id: int
     job_id: str

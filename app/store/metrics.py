@@ -28,6 +28,7 @@ class MetricRow:
     gradient_norm: float | None
     characters_per_second: float | None
     seconds: float | None
+    memory_bytes: int | None
 
 
 _MEASURES = tuple(field.name for field in fields(MetricRow) if field.name != "step")

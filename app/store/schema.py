@@ -31,11 +31,11 @@ from sqlalchemy.types import TypeDecorator
 
 from app.store.job_state import FINISHED, JobStatus
 
-REVISIONS = ("0001",)
+REVISIONS = ("0001", "0002")
 """The schema versions that this code knows, oldest first; the last one is what it works on."""
 
 CHUNK_BYTES = 1024 * 1024
-EVENT_TYPES = ("status", "progress", "evaluation", "sample", "checkpoint")
+EVENT_TYPES = ("status", "progress", "evaluation", "sample", "checkpoint", "setback")
 
 BLOB_STAGES = ("writing", "written", "kept", "dropped")
 """writing: chunks arrive; written: complete, named by no row yet; kept: named by a row; dropped: to be removed."""
@@ -188,6 +188,7 @@ jobs = Table(
     _check(f"NOT ({one_of('status', LIVE)}) OR corpus_id IS NOT NULL", "corpus_while_needed"),
     _check("(resume_blob_id IS NULL) = (resume_step IS NULL)", "resume_point"),
     Index(None, "status", "sequence"),
+    Index(None, "name", "sequence"),
     **_NEVER_REUSED,
 )
 
@@ -226,6 +227,7 @@ metrics = Table(
     Column("gradient_norm", Float(53)),
     Column("characters_per_second", Float(53)),
     Column("seconds", Float(53)),
+    Column("memory_bytes", Count),
     _check("step >= 0", "step"),
 )
 

@@ -26,6 +26,7 @@ PROGRESS: dict[str, Any] = {
     "characters_per_second": 9000.0,
     "seconds": 1.5,
     "eta_seconds": 6.0,
+    "memory_bytes": 700_000_000,
 }
 
 
@@ -79,8 +80,9 @@ def follow(service: Service, job_id: str, last: str | None = None) -> list[dict[
 def test_the_progress_of_a_job_holds_every_named_field(service: Service, claim: Claim) -> None:
     report(service, claim, 2, 2.0)
     job = service.http.get(f"/jobs/{claim.job.id}").json()
+    told = ("steps", "epoch", "fraction", "characters_per_second", "eta_seconds", "memory_bytes")
     assert job["progress"] == {
-        **{name: PROGRESS[name] for name in ("steps", "epoch", "fraction", "characters_per_second", "eta_seconds")},
+        **{name: PROGRESS[name] for name in told},
         "step": 2,
         "train_loss": 2.0,
         "val_loss": None,
@@ -108,6 +110,7 @@ def test_metrics_come_as_json_or_csv(service: Service, claim: Claim) -> None:
         (2, 2, None),
         (3, 1, 1.25),
     ]
+    assert {row["memory_bytes"] for row in rows} == {700_000_000}
 
     as_csv = service.http.get(path, headers={"Accept": "text/csv, application/json;q=0.5"})
     assert as_csv.headers["content-type"] == "text/csv; charset=utf-8"

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
@@ -22,6 +23,9 @@ from sqlalchemy.exc import IntegrityError, ProgrammingError
 from app.store import migrate
 from app.store.database import Database, newest_sqlite, open_database, wal_is_safe
 from app.store.errors import DatabaseBusy, DatabaseFailed, DatabaseUnusable, DiskFull, SchemaTooNew
+from app.store.events import append_event, events_after
+from app.store.jobs import cancel_job, delete_job, get_job
+from app.store.metrics import read_metrics
 from app.store.schema import REVISIONS, metadata, workers
 from app.store.workers import announce, list_workers
 
@@ -109,11 +113,20 @@ def test_migrations_repeat_every_check_of_the_tables_in_code(scene: Any, tmp_pat
 
 def _definitions(connection: Any) -> dict[str, list[str]]:
     query = text("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'alembic%'")
-    return {
-        name: sorted(line.strip().rstrip(",").replace("ON DELETE", "ON DELETE") for line in sql.splitlines())
-        for name, sql in connection.execute(query)
-        if name != "sqlite_sequence"
-    }
+    return {name: _parts(sql) for name, sql in connection.execute(query) if name != "sqlite_sequence"}
+
+
+def _parts(sql: str) -> list[str]:
+    """Columns and constraints, in whatever order and layout: a migration adds them at the end, and renames tables."""
+    head, _, body = " ".join(sql.replace('"', "").split()).partition("(")
+    depth, parts = 0, [""]
+    for character in body.rpartition(")")[0]:
+        depth += (character == "(") - (character == ")")
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [head.strip(), *sorted(part.strip() for part in parts), body.rpartition(")")[2].strip()]
 
 
 def test_the_code_knows_exactly_the_revisions_that_there_are() -> None:
@@ -121,6 +134,73 @@ def test_the_code_knows_exactly_the_revisions_that_there_are() -> None:
     config.set_main_option("script_location", str(migrate.MIGRATIONS))
     scripts = ScriptDirectory.from_config(config)
     assert tuple(script.revision for script in reversed(list(scripts.walk_revisions()))) == REVISIONS
+
+
+OF_0001 = """
+INSERT INTO blobs (id, stage, bytes, sha256, touched_at) VALUES ('b', 'kept', 4, '{hash}', '{time}');
+INSERT INTO corpora (id, name, bytes, characters, vocabulary_size, sha256, preview, created_at, blob_id)
+    VALUES ('corpus_a', 'plays', 4, 4, 2, '{hash}', 'abab', '{time}', 'b');
+INSERT INTO jobs (id, name, status, corpus_id, corpus_name, model, training, progress, attempt, heartbeat, crashes,
+        cancel_requested, pause_requested, created_at)
+    VALUES ('{job}', 'poet', 'queued', 'corpus_a', 'plays', '{{"cell": "gru"}}', '{{"steps": 9}}', '{{"step": 4}}',
+        1, 1, 0, 0, 0, '{time}');
+INSERT INTO metrics (job_id, step, train_loss) VALUES ('{job}', 2, 3.0), ('{job}', 4, 2.5);
+INSERT INTO events (id, job_id, type, data, created_at) VALUES
+    (3, '{job}', 'status', '{{"status": "queued"}}', '{time}'), (7, '{job}', 'sample', '{{"text": "ab"}}', '{time}'),
+    (9, '{job}', 'sample', '{{}}', '{time}');
+DELETE FROM events WHERE id = 9
+"""
+
+
+def database_of_0001(path: Path, job: str) -> str:
+    """The address of a database as the first version left it, with a job that waits to go on."""
+    url = f"sqlite:///{path}"
+    engine = create_engine(url, module=newest_sqlite())
+    config = Config()
+    config.set_main_option("script_location", str(migrate.MIGRATIONS))
+    rows = OF_0001.format(hash="0" * 64, time="2026-01-01 00:00:00.000000", job=job)
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        for statement in rows.split(";\n"):
+            connection.exec_driver_sql(statement)
+    engine.dispose()
+    return url
+
+
+@pytest.mark.parametrize("events_left", [True, False])
+def test_a_database_of_the_first_version_is_upgraded_and_keeps_what_it_holds(tmp_path: Path, events_left: bool) -> None:
+    job_id = "job_" + "a" * 26
+    url = database_of_0001(tmp_path / "x.db", job_id)
+    if not events_left:
+        with sqlite3.connect(tmp_path / "x.db") as old:
+            old.execute("DELETE FROM events")
+        old.close()
+    database = open_database(url)
+    job = get_job(database, "poet")
+    assert (job.id, job.corpus_name, job.progress, job.place) == (job_id, "plays", {"step": 4}, 1)
+    assert job.training == {"average_decay": 0.0, "steps": 9}, "it goes on as it began"
+    assert [(row.step, row.train_loss, row.memory_bytes) for row in read_metrics(database, job_id)] == [
+        (2, 3.0, None),
+        (4, 2.5, None),
+    ]
+    told = [(event.id, event.type, event.data) for event in events_after(database, job_id, 0)]
+    assert told == ([(3, "status", {"status": "queued"}), (7, "sample", {"text": "ab"})] if events_left else [])
+    with database.write() as connection:
+        append_event(connection, database.now(), job_id, "setback", {"step": 4})
+    assert events_after(database, job_id, 7)[0].id == 10, "no id is ever given again"
+    cancel_job(database, job_id)
+    delete_job(database, job_id)
+    assert events_after(database, job_id, 0) == [], "events go with their job"
+    database.close()
+
+
+def test_jobs_are_found_by_name_through_an_index(scene: Any) -> None:
+    query = "EXPLAIN QUERY PLAN SELECT id FROM jobs WHERE name = 'poet' ORDER BY sequence DESC LIMIT 1"
+    with scene.database.read() as connection:
+        plan = " ".join(row.detail for row in connection.execute(text(query)))
+    assert "ix_jobs_name_sequence" in plan
+    assert "TEMP B-TREE" not in plan
 
 
 def test_opening_is_quiet_and_a_second_time_changes_nothing(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ PROGRESS = {
     "characters_per_second": 1e5,
     "seconds": 3.5,
     "eta_seconds": 30.0,
+    "memory_bytes": 2**40,
 }
 
 
@@ -40,7 +41,7 @@ def test_progress_is_in_the_job_the_metrics_and_an_event(scene: Any) -> None:
     claims.record_started(scene.database, claim, {"parameters": 1000, "steps": 90})
     claims.record_progress(scene.database, claim, PROGRESS)
     assert get_job(scene.database, claim.job.id).progress == {"parameters": 1000} | PROGRESS
-    expected = MetricRow(10, 0.5, 2.5, None, 0.004, 0.7, 1e5, 3.5)
+    expected = MetricRow(10, 0.5, 2.5, None, 0.004, 0.7, 1e5, 3.5, 2**40)
     assert read_metrics(scene.database, claim.job.id) == [expected]
     assert scene.told(claim.job, "progress") == [PROGRESS]
 

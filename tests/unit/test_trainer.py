@@ -293,3 +293,6 @@ def test_progress_tells_speed_and_time_left() -> None:
     assert middle.seconds == pytest.approx(middle.step * 0.1, rel=0.05)
     assert middle.fraction == middle.step / 100
     assert middle.gradient_norm > 0
+    peaks = [p.memory_bytes for p in progress]
+    assert peaks == sorted(peaks)
+    assert peaks[0] > 50_000_000, "torch alone takes more"

@@ -20,7 +20,7 @@ STARTED = Started(0, 10, 1234, 20, 1900, 200, "cpu", "float32")
 
 
 def progress(step: int) -> Progress:
-    return Progress(step, 10, step / 5, step / 10, 2.5 - step / 10, 1e-3, 0.7, 5000.0, float(step), 10.0 - step)
+    return Progress(step, 10, step / 5, step / 10, 2.5 - step / 10, 1e-3, 0.7, 5000.0, float(step), 10.0 - step, 10**9)
 
 
 def saved(step: int) -> Saved:
