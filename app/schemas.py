@@ -149,6 +149,10 @@ class TrainingSettings(Section):
         description="Evaluations, samples and checkpoints take an average of the weights over about 1/(1 - this) "
         "steps, 0 to 0.99999. Default 0: the weights themselves.",
     )
+    state_reset: float | None = Field(
+        default=None,
+        description="Share of lanes whose carried state starts anew at a step, as a text begins, 0 to 1. Default 0.1.",
+    )
     validation_fraction: float | None = Field(
         default=None, description="The end of the text that is kept for validation, 0 to 0.5. Default 0.1."
     )

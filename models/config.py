@@ -73,6 +73,7 @@ TRAINING_RANGES: Mapping[str, Whole | Real] = {
     "gradient_clip": Real(0, 1e6, above_low=True),
     "weight_decay": Real(0, 10),
     "average_decay": Real(0, 0.99999),
+    "state_reset": Real(0, 1),
     "validation_fraction": Real(0, 0.5),
     "patience": Whole(1, 10**6),
     "seed": Whole(0, 2**63 - 1),
@@ -181,6 +182,10 @@ class TrainingConfig(_Record):
     """Evaluations, samples and checkpoints take an exponential average of the weights over the steps, 0 to 0.99999.
 
     The share of the average that a step leaves: 0.99 averages over about 100 steps. 0: no average, the weights."""
+    state_reset: float = 0.1
+    """Share of lanes, on average, whose carried state starts anew at a step, 0 to 1.
+
+    A text is written from an empty state, and a network that never met one in training begins badly."""
     validation_fraction: float = 0.1
     """The end of the text that is kept for validation, 0 to 0.5; 0: no validation, the last checkpoint is the best.
 

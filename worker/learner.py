@@ -52,6 +52,7 @@ class Learner:
         self.lanes = lanes
         self._gradient_clip = training.gradient_clip
         self._average_decay = training.average_decay
+        self._state_reset = training.state_reset
         self._device = torch.device(device)
         _compile(model, self.precision, device)
         torch.manual_seed(training.seed)
@@ -72,8 +73,7 @@ class Learner:
         Gradients flow back to the window's first character and no further; the state flows on. Raises Diverged.
         """
         batch = self.lanes.read(step)
-        if batch.wraps:
-            self._state_LPBH = torch.zeros_like(self._state_LPBH)
+        self._begin_anew(batch.wraps)
         loss, state_LPBH = self._loss(torch.from_numpy(batch.inputs_BT), torch.from_numpy(batch.targets_BT))
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -91,6 +91,14 @@ class Learner:
         if self._average is not None:
             _follow(self._average, self.network, decay_at(step + 1, self._average_decay))
         return Update(loss_value, norm_value, batch.targets_BT.size)
+
+    def _begin_anew(self, wraps: bool) -> None:
+        """Empty the state of all lanes, when they wrap, or of some by chance."""
+        if wraps:
+            self._state_LPBH = torch.zeros_like(self._state_LPBH)
+        elif self._state_reset:
+            goes_on_B = torch.rand(self.lanes.lanes) >= self._state_reset
+            self._state_LPBH = self._state_LPBH * goes_on_B.to(self._device)[:, None]
 
     def _loss(self, inputs_BT: Tensor, targets_BT: Tensor) -> tuple[Tensor, Tensor]:
         with multiplying_in(self.precision, self._device.type):

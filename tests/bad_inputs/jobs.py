@@ -24,6 +24,7 @@ OFF_RANGE: dict[str, list[Any]] = {
     "training.gradient_clip": [0, 1e7],
     "training.weight_decay": [-1, 11],
     "training.average_decay": [-0.1, 1, 0.999991],
+    "training.state_reset": [-0.1, 1.1],
     "training.validation_fraction": [-0.1, 0.6],
     "training.patience": [0],
     "training.seed": [-1, 2**63],

@@ -179,7 +179,7 @@ def test_a_database_of_the_first_version_is_upgraded_and_keeps_what_it_holds(tmp
     database = open_database(url)
     job = get_job(database, "poet")
     assert (job.id, job.corpus_name, job.progress, job.place) == (job_id, "plays", {"step": 4}, 1)
-    assert job.training == {"average_decay": 0.0, "steps": 9}, "it goes on as it began"
+    assert job.training == {"average_decay": 0.0, "state_reset": 0.0, "steps": 9}, "it goes on as it began"
     assert [(row.step, row.train_loss, row.memory_bytes) for row in read_metrics(database, job_id)] == [
         (2, 3.0, None),
         (4, 2.5, None),

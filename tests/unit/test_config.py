@@ -36,6 +36,7 @@ def test_an_invalid_model_setting_is_refused_by_name(field: str, value: Any) -> 
         ("batch_size", 0),
         ("learning_rate", 0),
         ("average_decay", 1),
+        ("state_reset", 1.5),
         ("validation_fraction", 0.6),
         ("patience", 0),
         ("seed", -1),

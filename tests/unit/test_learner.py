@@ -52,6 +52,22 @@ def test_matrices_decay_by_rate_times_decay_and_biases_do_not() -> None:
         assert torch.allclose(shrunk, expected, atol=1e-7), name
 
 
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_lanes_begin_anew_by_chance_and_the_others_go_on(share: float) -> None:
+    learner = learner_of(state_reset=share)
+    learner.update(0, RATE)
+    begun = 0
+    for step in range(1, 9):
+        before = learner.tensors()["state"].clone()
+        learner._begin_anew(wraps=False)
+        after = learner.tensors()["state"]
+        anew = [not after[:, :, lane].any() for lane in range(4)]
+        assert all(anew[lane] or after[:, :, lane].equal(before[:, :, lane]) for lane in range(4))
+        begun += sum(anew)
+        learner.update(step, RATE)
+    assert {0.0: begun == 0, 0.5: 2 <= begun <= 30, 1.0: begun == 32}[share]  # by chance wrong once in 10^7
+
+
 def weights_of(learner: Learner) -> dict[str, torch.Tensor]:
     return {name: parameter.detach().clone() for name, parameter in learner.network.named_parameters()}
 

@@ -22,7 +22,7 @@ def upgrade() -> None:
     else:
         op.drop_constraint(op.f("ck_events_type"), "events", type_="check")
         op.create_check_constraint(op.f("ck_events_type"), "events", KNOWN_TYPE)
-    _tell_that_weights_were_not_averaged()
+    _tell_what_was_not_done()
 
 
 def _make_events_anew() -> None:
@@ -48,10 +48,10 @@ def _make_events_anew() -> None:
     op.create_index(op.f("ix_events_job_id_id"), "events", ["job_id", "id"], unique=False)
 
 
-def _tell_that_weights_were_not_averaged() -> None:
+def _tell_what_was_not_done() -> None:
     """A job that waits or runs goes on as it began, whatever the setting's default is by then."""
     jobs = sa.table("jobs", sa.column("id", sa.String), sa.column("training", JSON))
     connection = op.get_bind()
     for job_id, training in connection.execute(sa.select(jobs.c.id, jobs.c.training)).all():
-        told = {"average_decay": 0.0} | training
+        told = {"average_decay": 0.0, "state_reset": 0.0} | training
         connection.execute(sa.update(jobs).where(jobs.c.id == job_id).values(training=told))
