@@ -119,6 +119,18 @@ def _begins_anew(character: str) -> bool:
     return not joins and unicodedata.category(character)[0] != "M"
 
 
+def normalized_characters(characters: str, normalization: Normalization) -> str | None:
+    """The characters, sorted, of a normalized text that has these; None where it depends on their order in the text.
+
+    Only composing looks at neighbours: a text whose every character begins anew is normalized one by one.
+    """
+    if normalization == "nfc":
+        if not all(map(_begins_anew, characters)):
+            return None
+        characters = "".join(normalize(character, normalization) for character in characters)
+    return "".join(sorted(set(normalize(characters, normalization))))
+
+
 class Vocabulary:
     """The ordered list of characters that a network knows: strictly ascending code points, no surrogates."""
 
@@ -141,6 +153,10 @@ class Vocabulary:
         if not seen:
             raise EmptyText("the text has no characters")
         return cls(sorted(seen))
+
+    def extended(self, characters: Iterable[str]) -> "Vocabulary":
+        """This vocabulary and what it lacks of `characters`; sorted as ever, so old characters may have other ids."""
+        return Vocabulary(sorted({*self._characters, *characters}))
 
     @property
     def characters(self) -> str:

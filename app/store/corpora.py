@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, delete, select
+from sqlalchemy import ColumnElement, Connection, delete, insert, select
 
 from app.store.blobs import Blob, discard_blob, drop, keep, read_blob, remove_blob, write_blob
 from app.store.database import Database, insert_unless_there
@@ -16,7 +16,7 @@ from app.store.errors import Conflict, NotFound
 from app.store.names import check_name, is_id, is_name, new_id
 from app.store.pages import Page, read_page
 from app.store.rows import record
-from app.store.schema import LIVE, corpora, jobs
+from app.store.schema import LIVE, corpora, jobs, vocabularies
 from app.store.text_check import NotText, TextCheck
 
 __all__ = ["Added", "Corpus", "NotText", "add_corpus", "delete_corpus", "get_corpus", "list_corpora", "read_corpus"]
@@ -73,7 +73,7 @@ def _name_blob(database: Database, blob: Blob, check: TextCheck, name: str) -> C
         "name": name,
         "bytes": blob.bytes,
         "characters": check.characters,
-        "vocabulary_size": check.vocabulary_size,
+        "vocabulary_size": len(check.different),
         "sha256": blob.sha256,
         "preview": check.preview,
         "created_at": database.now(),
@@ -82,6 +82,8 @@ def _name_blob(database: Database, blob: Blob, check: TextCheck, name: str) -> C
     with database.write() as connection:
         if insert_unless_there(connection, corpora, "sha256", **values):
             keep(connection, blob)
+            of_text = {"corpus_id": values["id"], "normalization": "none", "characters": check.different.in_order()}
+            connection.execute(insert(vocabularies).values(of_text))
         return record(Corpus, connection.execute(select(corpora).where(corpora.c.sha256 == blob.sha256)).one())
 
 

@@ -31,7 +31,7 @@ from sqlalchemy.types import TypeDecorator
 
 from app.store.job_state import FINISHED, JobStatus
 
-REVISIONS = ("0001", "0002")
+REVISIONS = ("0001", "0002", "0003")
 """The schema versions that this code knows, oldest first; the last one is what it works on."""
 
 CHUNK_BYTES = 1024 * 1024
@@ -147,6 +147,15 @@ corpora = Table(
     **_NEVER_REUSED,
 )
 
+vocabularies = Table(
+    "vocabularies",
+    metadata,
+    Column("corpus_id", ForeignKey("corpora.id", ondelete="CASCADE"), primary_key=True),
+    Column("normalization", String(16), primary_key=True),
+    Column("characters", Text, nullable=False),
+)
+"""The characters of corpora, by code point: as uploaded (`none`), or of a normalization that the text was read for."""
+
 jobs = Table(
     "jobs",
     metadata,
@@ -161,6 +170,7 @@ jobs = Table(
     Column("from_checkpoint", String(160)),
     # No foreign key: checkpoints belong to models and models come from jobs, which would close a circle of tables.
     Column("from_checkpoint_id", String(64)),
+    Column("new_characters", Integer),
     Column("progress", Json, nullable=False),
     Column("best_step", Count),
     Column("best_val_loss", Float(53)),

@@ -5,8 +5,9 @@ byte order mark and without NUL (PostgreSQL stores none, and it marks binary fil
 """
 
 import codecs
-import re
 from collections.abc import Iterable, Iterator
+
+from app.store.characters import Characters
 
 PREVIEW_CHARACTERS = 200
 
@@ -17,8 +18,6 @@ _FOREIGN_MARKS = (
     (codecs.BOM_UTF16_LE, "UTF-16"),
     (codecs.BOM_UTF16_BE, "UTF-16"),
 )
-_ASCII = bytes(range(128))
-_MISSES_PER_CHARACTER = 20
 
 
 class NotText(ValueError):
@@ -36,16 +35,8 @@ class TextCheck:
         self.characters = 0
         self.preview = ""
         self.mark_dropped = False
+        self.different = Characters()
         self._offset = 0
-        self._ascii_left = _ASCII
-        self._beyond_ascii: set[str] = set()
-        self._unknown = re.compile(r"[^\x00-\x7f]")
-        self._missed = 0
-
-    @property
-    def vocabulary_size(self) -> int:
-        """Distinct characters so far; Unicode bounds the memory this takes."""
-        return len(_ASCII) - len(self._ascii_left) + len(self._beyond_ascii)
 
     def checked(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
         """The pieces, cut between characters, without a byte order mark. Raises NotText."""
@@ -100,16 +91,4 @@ class TextCheck:
         self.characters += len(text)
         if len(self.preview) < PREVIEW_CHARACTERS:
             self.preview += text[: PREVIEW_CHARACTERS - len(self.preview)]
-        if self._ascii_left:
-            self._ascii_left = self._ascii_left.translate(None, data)
-        if len(text) != len(data):
-            self._count_beyond_ascii(text)
-
-    def _count_beyond_ascii(self, text: str) -> None:
-        """The set of characters grows. A regular expression passes over known ones at 3 ns each; a set takes 28."""
-        new = self._unknown.findall(text)
-        self._beyond_ascii.update(new)
-        self._missed += len(new)
-        if self._missed > _MISSES_PER_CHARACTER * len(self._beyond_ascii):  # compiling costs by their number
-            self._unknown = re.compile(f"[^\x00-\x7f{''.join(self._beyond_ascii)}]")
-            self._missed = 0
+        self.different.add(text, data)

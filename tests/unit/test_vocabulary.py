@@ -9,7 +9,15 @@ import unicodedata
 import pytest
 
 from models.config import NORMALIZATIONS, Normalization
-from models.vocabulary import EmptyText, UnknownCharacter, Vocabulary, _begins_anew, normalize, normalize_pieces
+from models.vocabulary import (
+    EmptyText,
+    UnknownCharacter,
+    Vocabulary,
+    _begins_anew,
+    normalize,
+    normalize_pieces,
+    normalized_characters,
+)
 
 CHINESE = "".join(chr(0x4E00 + i) for i in range(5_000))
 FAMILY = "👩‍👩‍👧‍👦 🏳️‍🌈 👍🏽"
@@ -85,6 +93,33 @@ def test_letters_makes_of_any_mixture_what_the_reference_makes() -> None:
 
 def test_nfc_composes_what_can_be_composed() -> None:
     assert normalize("e\u0301", "nfc") == "é"
+
+
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+def test_the_characters_of_a_normalized_text_are_told_from_those_of_the_text_wherever_that_is_exact(
+    normalization: Normalization,
+) -> None:
+    alphabet = "ab Z.\n" + MARKS + FAMILY + "가각힣\u1100\u1161\u11a8語é\u212b\ufa10\u2126\u0958\ufb1d"
+    draw, untold = random.Random(8), 0
+    for _ in range(2_000):
+        text = "".join(draw.choices(alphabet, k=draw.randrange(20)))
+        told = normalized_characters("".join(sorted(set(text))), normalization)
+        untold += told is None
+        assert told in (None, "".join(sorted(set(normalize(text, normalization))))), ascii(text)
+    assert (untold > 0) == (normalization == "nfc")
+
+
+def test_only_marks_and_their_like_hide_what_nfc_makes_of_a_text() -> None:
+    assert normalized_characters("A\u212b\u2126é語가", "nfc") == "AÅéΩ語가"
+    assert normalized_characters("e\u0301", "nfc") is None
+    assert normalized_characters("\u1100\u1161", "nfc") is None
+
+
+def test_an_extended_vocabulary_is_sorted_and_has_everything_once() -> None:
+    assert Vocabulary("bd").extended("dcab").characters == "abcd"
+    assert Vocabulary("bd").extended("") == Vocabulary("bd")
+    with pytest.raises(ValueError, match="surrogates"):
+        Vocabulary("bd").extended("\ud800")
 
 
 def test_the_first_unknown_character_is_named_with_its_position() -> None:
