@@ -55,11 +55,12 @@ def insert_checkpoint(
 ) -> Checkpoint | None:
     """The new checkpoint, in place of one of the same step (a job that had to start anew comes by again).
 
-    None, and the new one is not kept, when the old one of the step is the model's best and the new one does worse.
+    None, and the new one is not kept, when the old one of the step is the model's best and the new one does worse, or
+    an unfinished job starts from the old one.
     """
     of_step, val_loss = (checkpoints.c.model_id == model_id) & (checkpoints.c.step == step), finite(val_loss)
     old = connection.execute(select(checkpoints).where(of_step)).first()
-    if old is not None and old.best and _is_lower(old.val_loss, val_loss):
+    if old is not None and (_is_pinned(connection, old.id) or (old.best and _is_lower(old.val_loss, val_loss))):
         return None
     _delete(database, connection, of_step)
     keep(connection, blob)
@@ -78,6 +79,10 @@ def insert_checkpoint(
     connection.execute(insert(checkpoints).values(values))
     _mark_best(connection, model_id)
     return record(Checkpoint, connection.execute(select(checkpoints).where(checkpoints.c.id == values["id"])).one())
+
+
+def _is_pinned(connection: Connection, checkpoint_id: str) -> bool:
+    return connection.execute(pinning_job(checkpoints.c.id == checkpoint_id)).first() is not None
 
 
 def _is_lower(loss: float | None, other: float | None) -> bool:

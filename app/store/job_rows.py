@@ -31,6 +31,8 @@ class Job:
     training: dict[str, Any]
     from_checkpoint: str | None
     """As `<model id>@<step>`: what `find_checkpoint` takes."""
+    new_characters: int | None
+    """Of the corpus, that the checkpoint did not know; None without a checkpoint."""
     progress: dict[str, Any]
     best_step: int | None
     best_val_loss: float | None

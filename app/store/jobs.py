@@ -29,6 +29,7 @@ __all__ = [
     "delete_job",
     "enqueue",
     "enqueue_planned",
+    "first_of_key",
     "get_job",
     "list_jobs",
     "pause_job",
@@ -43,6 +44,8 @@ class Order:
     name: str
     model: dict[str, Any]
     training: dict[str, Any]
+    new_characters: int | None = None
+    """Of the corpus, that the checkpoint from which the job starts does not know."""
 
 
 def enqueue(
@@ -82,6 +85,12 @@ def enqueue_planned(
             row = {"key": key, "request_sha256": request_sha256, "job_id": job_id, "created_at": database.now()}
             connection.execute(insert(idempotency_keys).values(row))
         return read_job(connection, job_id), True
+
+
+def first_of_key(database: Database, idempotency: tuple[str, str] | None) -> Job | None:
+    """The job that came of an idempotency key before; None if it is a new one. Raises Conflict as `enqueue_planned`."""
+    with database.read() as connection:
+        return _first_of_key(connection, idempotency)
 
 
 def _first_of_key(connection: Connection, idempotency: tuple[str, str] | None) -> Job | None:

@@ -72,8 +72,8 @@ def record_saved(
 ) -> Checkpoint | None:
     """The stored checkpoint (None without one). From here on the job goes on from `resume_point`; crashes count anew.
 
-    Which one is best is decided by `val_loss`, over all that the model has; a better one of the same step stays, and
-    None is returned.
+    Which one is best is decided by `val_loss`, over all that the model has; a better one of the same step stays, as
+    does one that an unfinished job starts from, and None is returned.
 
     `info` (vocabulary_size, parameters) is needed with the first checkpoint, which makes the model. Older checkpoints
     go as retention says. Raises LeaseLost; then, or after a crash at any point, nothing new is visible.

@@ -8,10 +8,28 @@ from app.store import claims
 from app.store.errors import Conflict, Corrupted, InvalidCursor, NotFound, QueueFull
 from app.store.events import events_after
 from app.store.job_state import FINISHED, TRANSITIONS, JobStatus
-from app.store.jobs import cancel_job, delete_job, enqueue, get_job, list_jobs, pause_job, resume_job
+from app.store.jobs import (
+    Order,
+    cancel_job,
+    delete_job,
+    enqueue,
+    enqueue_planned,
+    first_of_key,
+    get_job,
+    list_jobs,
+    pause_job,
+    resume_job,
+)
 from app.store.metrics import read_metrics
 from app.store.names import InvalidName
-from app.store.trained_models import delete_model, find_checkpoint, get_model, list_checkpoints, quarantine
+from app.store.trained_models import (
+    delete_model,
+    find_checkpoint,
+    get_model,
+    list_checkpoints,
+    quarantine,
+    read_checkpoint,
+)
 
 REQUEST = "a" * 64
 
@@ -55,9 +73,13 @@ def test_the_same_idempotency_key_and_request_give_the_first_job(scene: Any) -> 
     first, is_new = enqueue(scene.database, **details, idempotency=("key", REQUEST), queue_limit=1)
     again, is_new_again = enqueue(scene.database, **details, idempotency=("key", REQUEST), queue_limit=1)
     assert (is_new, is_new_again, again) == (True, False, first)
+    assert first_of_key(scene.database, ("key", REQUEST)) == first
+    assert first_of_key(scene.database, ("another key", REQUEST)) is first_of_key(scene.database, None) is None
     before = scene.dump()
     with pytest.raises(Conflict, match="another request"):
         enqueue(scene.database, **details, idempotency=("key", "b" * 64))
+    with pytest.raises(Conflict, match="another request"):
+        first_of_key(scene.database, ("key", "b" * 64))
     assert scene.dump() == before
     cancel_job(scene.database, first.id)
     assert enqueue(scene.database, **details, idempotency=("key", REQUEST))[0].status is JobStatus.CANCELLED
@@ -108,6 +130,28 @@ def test_a_job_keeps_the_checkpoint_that_it_starts_from(scene: Any) -> None:
     cancel_job(scene.database, job.id)
     delete_model(scene.database, "origin")
     assert get_job(scene.database, job.id).from_checkpoint == f"{model.id}@1"
+
+
+def test_a_checkpoint_that_a_job_starts_from_is_not_replaced_by_one_of_the_same_step(scene: Any) -> None:
+    claim = scene.running(name="origin")
+    scene.save(claim, 1, val_loss=3.0)
+    job = scene.job(name="child", from_checkpoint="origin@1")
+    again = {"checkpoint": b"trained anew", "val_loss": 2.0}
+    assert scene.save(claim, 1, **again) is None
+    _, kept = find_checkpoint(scene.database, job.from_checkpoint)
+    assert b"".join(read_checkpoint(scene.database, kept)) == b"weights 1"
+    cancel_job(scene.database, job.id)
+    assert scene.save(claim, 1, **again) is not None
+    _, replaced = find_checkpoint(scene.database, job.from_checkpoint)
+    assert b"".join(read_checkpoint(scene.database, replaced)) == b"trained anew"
+
+
+def test_a_job_tells_how_many_characters_are_new_if_it_starts_from_a_checkpoint(scene: Any) -> None:
+    scene.save(scene.running(name="origin"), 1)
+    order = Order("child", {"cell": "gru"}, {"steps": 9}, new_characters=7)
+    job, _ = enqueue_planned(scene.database, "plays", lambda _: order, from_checkpoint="origin")
+    assert get_job(scene.database, job.id).new_characters == job.new_characters == 7
+    assert scene.job().new_characters is None
 
 
 def test_a_job_cannot_start_from_a_damaged_checkpoint(scene: Any) -> None:
