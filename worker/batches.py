@@ -71,10 +71,10 @@ class Corpus:
         return cls(np.memmap(ids_path, dtype=_id_type(vocabulary), mode="r"), vocabulary, sha256)
 
     @classmethod
-    def of(cls, text: str, normalization: Normalization = "none") -> Self:
-        """The corpus of a text that fits into memory."""
+    def of(cls, text: str, normalization: Normalization = "none", known: str = "") -> Self:
+        """The corpus of a text that fits into memory; its vocabulary has the characters `known` as well."""
         normalized = normalize(text, normalization)
-        vocabulary = Vocabulary.of([normalized])
+        vocabulary = Vocabulary.of([normalized, known])
         ids: Ids = vocabulary.encode(normalized).astype(_id_type(vocabulary))
         return cls(ids, vocabulary, hashlib.sha256(text.encode()).hexdigest())
 

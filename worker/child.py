@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from app.processes import end_with_parent, parent_socket
+from models.checkpoint_header import read_info
 from models.config import ModelConfig, TrainingConfig
 from models.vocabulary import EmptyText, Vocabulary, normalize_pieces
 from worker.batches import Corpus, CorpusTooShort, encode_corpus
@@ -45,8 +46,8 @@ class PausedWhileLoading(Exception):
 def load_corpus(task: TrainingTask, moved: Callable[[], None]) -> Corpus:
     """The encoded corpus, memory-mapped. Two passes over the text: what characters there are, then their ids.
 
-    `moved` is called after every piece; what it raises ends the loading. Raises CorpusTooShort if nothing is left of
-    the text once it is normalized.
+    What a checkpoint to start from knows is in the vocabulary as well. `moved` is called after every piece; what it
+    raises ends the loading. Raises CorpusTooShort if nothing is left of the text once it is normalized.
     """
     text_path, ids_path = Path(task.text_path), Path(task.folder) / "corpus.ids"
     normalization = ModelConfig.from_dict(task.model).normalization
@@ -60,6 +61,8 @@ def load_corpus(task: TrainingTask, moved: Callable[[], None]) -> Corpus:
         vocabulary = Vocabulary.of(normalize_pieces(pieces(), normalization))
     except EmptyText:
         raise CorpusTooShort(0, TrainingConfig.from_dict(task.training).minimum_characters) from None
+    if task.from_checkpoint is not None:
+        vocabulary = vocabulary.extended(read_info(task.from_checkpoint).vocabulary.characters)
     encode_corpus(normalize_pieces(pieces(), normalization), ids_path, vocabulary)
     text_path.unlink()  # the same text twice on disk is once too often
     return Corpus.open(ids_path, vocabulary, task.corpus_sha256)
@@ -87,6 +90,7 @@ def run(task: TrainingTask, connection: Connection, pause_requested: threading.E
         corpus,
         device=choose_device(task.device),
         resume=task.resume_point,
+        from_checkpoint=task.from_checkpoint,
         pause_requested=pause_requested.is_set,
     )
     for event in events:

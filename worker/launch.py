@@ -39,6 +39,8 @@ class TrainingTask:
     device: str
     threads: int
     resume_point: bytes | None
+    from_checkpoint: bytes | None = None
+    """The checkpoint file whose weights the network begins with; its characters are kept."""
 
 
 @dataclass(frozen=True, slots=True)

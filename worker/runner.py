@@ -14,7 +14,7 @@ from pathlib import Path
 
 from app.processes import StopRequest
 from app.settings import Settings
-from app.store import claims, corpora, workers
+from app.store import claims, workers
 from app.store.claims import Claim, StaleWatch
 from app.store.database import Database
 from app.store.errors import LeaseLost, StoreError
@@ -22,6 +22,7 @@ from app.store.job_state import JobStatus
 from worker.events import Evaluated, Event, Finished, Progress, Sampled, Saved, Started, Ticked
 from worker.heartbeat import HEARTBEAT_SECONDS, Ending, Heartbeat
 from worker.launch import ChildCrashed, TrainingChild, TrainingFailed, TrainingRefusal, TrainingTask
+from worker.preparation import prepare
 from worker.workspace import attempt_folder, sweep
 
 log = logging.getLogger(__name__)
@@ -58,6 +59,7 @@ class Runner:
         self._settings = settings
         self._worker_id = worker_id
         self._device = device
+        self._threads = settings.torch_threads or training_threads()
         self._start_child = start_child
         self._folder = settings.temporary_dir / "attempts"
         self._stop = stop
@@ -128,8 +130,11 @@ class Runner:
     def _attempt(self, claim: Claim, heartbeat: Heartbeat) -> Callable[[Claim], None]:
         """Train; what to do with the job then."""
         with attempt_folder(self._folder) as folder:
-            with heartbeat.patience():
-                task = self._prepare(claim, folder)
+            try:
+                with heartbeat.patience():
+                    task = self._prepare(claim, folder)
+            except TrainingFailed as failure:
+                return self._failed(failure.refusal)
             with closing(self._start_child(task)) as child:
                 heartbeat.attach(child)
                 try:
@@ -140,24 +145,8 @@ class Runner:
                     return self._failed(failure.refusal)
 
     def _prepare(self, claim: Claim, folder: Path) -> TrainingTask:
-        """The corpus written out, piece by piece, and everything else that the child needs."""
-        assert claim.job.corpus_id is not None, "a live job's corpus cannot be deleted"
-        corpus = corpora.get_corpus(self._database, claim.job.corpus_id)
-        text_path = folder / "corpus.txt"
-        with text_path.open("wb") as file:
-            for piece in corpora.read_corpus(self._database, corpus):
-                file.write(piece)
-        return TrainingTask(
-            model=claim.job.model,
-            training=claim.job.training,
-            text_path=str(text_path),
-            folder=str(folder),
-            compiled=str(self._settings.temporary_dir / "compiled"),
-            corpus_sha256=corpus.sha256,
-            device=self._device,
-            threads=self._settings.torch_threads or training_threads(),
-            resume_point=claims.read_resume_point(self._database, claim),
-        )
+        compiled = self._settings.temporary_dir / "compiled"
+        return prepare(self._database, claim, folder, compiled, device=self._device, threads=self._threads)
 
     def _drive(self, claim: Claim, child: TrainingChild, heartbeat: Heartbeat) -> Callable[[Claim], None]:
         recorder = Recorder(self._database, claim)

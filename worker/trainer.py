@@ -5,6 +5,7 @@ corpus, the seed and the recorded plan; a training that goes on from a resume po
 count, the uninterrupted one to the bit. Evaluating, sampling and saving change nothing that training computes with.
 """
 
+import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -12,9 +13,10 @@ from typing import Any
 
 import torch
 
-from models.checkpoint import CheckpointInfo, encode_checkpoint
+from models.checkpoint import CheckpointInfo, decode_checkpoint, encode_checkpoint
 from models.config import ModelConfig, TrainingConfig
 from models.sampling import NotFinite
+from models.transplant import transplant
 from worker.batches import Corpus, CorpusTooShort, Lanes, split
 from worker.course import Course
 from worker.evaluation import Validation, sample_text
@@ -38,18 +40,23 @@ def train(
     *,
     device: str = "cpu",
     resume: bytes | None = None,
+    from_checkpoint: bytes | None = None,
     pause_requested: Callable[[], bool] = lambda: False,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Event]:
     """Train, telling what happens; the last event is Finished. Closing the generator cancels.
 
     `resume` is the `resume_point` of a Saved event of the same job. `pause_requested` is asked at every step and within
-    evaluations; once true, a Saved without checkpoint and Finished("paused") follow. Uses torch's global random
-    generator. Raises CorpusTooShort, Diverged, and InvalidResumePoint when `resume` is another training's.
+    evaluations; once true, a Saved without checkpoint and Finished("paused") follow. `from_checkpoint` is a checkpoint
+    file: the network, of the same shape, begins with its weights and is evaluated before the first step. `corpus` then
+    has all characters of the checkpoint in its vocabulary. Uses torch's global random generator. Raises CorpusTooShort,
+    Diverged, ValueError for another network's checkpoint, and InvalidResumePoint for another training's `resume`.
     """
     torch.set_flush_denormal(True)  # a state that fades into denormal numbers makes products many times slower
     yield Ticked("loading", 0)
     run = _Run(model, training, corpus, device, pause_requested, clock)
+    if from_checkpoint is not None:
+        run.begin_with(from_checkpoint)
     if resume is not None:
         run.restore(ResumePoint.decode(resume))
     yield from run.events()
@@ -82,6 +89,13 @@ class _Run:
         self._course = Course()
         self._characters = 0
         self._pace = Pace(clock, self._evaluation_steps())
+        self._from_checkpoint: str | None = None  # its SHA-256
+
+    def begin_with(self, checkpoint: bytes) -> None:
+        """Take the weights of a checkpoint file for the initial ones. Raises ValueError if it is of another network."""
+        origin, info = decode_checkpoint(checkpoint)
+        transplant(origin, info.vocabulary, self._learner.network, self._corpus.vocabulary)
+        self._from_checkpoint = hashlib.sha256(checkpoint).hexdigest()
 
     def _evaluation_steps(self) -> float:
         """What an evaluation costs, in steps, as long as none was timed.
@@ -116,6 +130,8 @@ class _Run:
         yield Finished(self._course.step, reason, self._course.best_step, self._course.best_val_loss)
 
     def _evaluated_due(self) -> bool:
+        if self._from_checkpoint and self._course.step == 0:  # how good it is already: to be beaten
+            return self._course.best_step is None
         return self._course.evaluated_step != self._course.step == self._plan.evaluate_at
 
     def _advance(self) -> Iterator[Event]:
@@ -224,6 +240,7 @@ class _Run:
             "vocabulary": self._corpus.vocabulary.characters,
             "corpus_sha256": self._corpus.sha256,
             "train_characters": self._train_characters,
+            "from_checkpoint": self._from_checkpoint,
         }
 
     def _values(self) -> dict[str, Any]:
@@ -238,8 +255,9 @@ class _Run:
     def restore(self, point: ResumePoint) -> None:
         """Go on from `point`. Raises InvalidResumePoint, naming what differs, when it is another training's."""
         try:
+            told = {"from_checkpoint": None} | point.values["identity"]  # the older ones do not speak of it
             for name, value in self._identity().items():
-                if not _agrees(point.values["identity"][name], value):
+                if not _agrees(told[name], value):
                     raise InvalidResumePoint(f"the resume point is of another {name}")
             self._course = Course.from_dict(point.values["course"])
             self._plan = Plan.from_dict(point.values["plan"])

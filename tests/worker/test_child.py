@@ -1,12 +1,16 @@
 """The training process: it says that it moves while it loads, can be paused there, and tells what cannot be helped."""
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from models.checkpoint import CheckpointInfo, encode_checkpoint, read_info
 from models.config import InvalidConfig, ModelConfig, TrainingConfig
+from models.rnn import CharRNN
+from models.vocabulary import Vocabulary
 from worker import child
 from worker.batches import Corpus, CorpusTooShort
 from worker.events import Event, Finished, Saved, Started, Ticked
@@ -87,6 +91,20 @@ def test_a_text_loaded_in_pieces_is_the_corpus_of_the_whole(tmp_path: Path, norm
     assert loaded.vocabulary == whole.vocabulary
     assert loaded.ids.tolist() == whole.ids.tolist()
     assert not Path(task.text_path).exists()
+
+
+def test_the_vocabulary_of_a_checkpoint_to_start_from_is_kept_and_the_texts_own_is_added(tmp_path: Path) -> None:
+    model = ModelConfig(hidden_size=8, embedding_size=4)
+    known = Vocabulary("#Zab")
+    file = encode_checkpoint(CharRNN(model, 4), CheckpointInfo(model, known, step=3))
+    sent = run(replace(task_of(tmp_path, "abc" * 100, "none"), from_checkpoint=file), Sent())
+    started = next(event for event in sent if isinstance(event, Started))
+    assert started.vocabulary_size == 5
+    first, *_, last = (event.checkpoint for event in sent if isinstance(event, Saved))
+    for checkpoint in (first, last):
+        assert checkpoint is not None
+        assert read_info(checkpoint).vocabulary.characters == "#Zabc"
+    assert read_info(first or b"").step == 0
 
 
 @pytest.mark.parametrize("text", ["\u0301\u0302\u0323" * 100, "漢字" * 100], ids=["marks alone", "no letters"])

@@ -6,9 +6,10 @@ import pytest
 
 from app.processes import StopRequest
 from app.settings import Settings
-from app.store import claims, corpora, events, jobs, metrics, trained_models, workers
+from app.store import blobs, claims, corpora, events, jobs, metrics, trained_models, workers
 from app.store.database import Database
 from app.store.errors import DatabaseBusy
+from models.config import ModelConfig, TrainingConfig
 from tests.worker.conftest import ScriptedChild
 from worker import workspace
 from worker.device import choose_device
@@ -159,6 +160,47 @@ def test_a_runner_that_lost_its_lease_writes_nothing_more(database: Database, jo
     job = jobs.get_job(database, job_id)
     assert (job.status, job.attempt, job.worker) == ("running", other.attempt, "worker-2")
     assert metrics.read_metrics(database, job_id) == []
+
+
+def continued(database: Database, file: bytes = b"checkpoint") -> tuple[str, trained_models.Checkpoint]:
+    """A job that starts from the checkpoint of an uploaded model; its id, and the checkpoint."""
+    info = {"config": {}, "vocabulary_size": 5, "parameters": 5, "step": 70}
+    trained_models.add_model(database, blobs.write_blob(database, [file]), "origin", info)
+    order = jobs.Order("child", ModelConfig().as_dict(), TrainingConfig(steps=10).as_dict(), new_characters=0)
+    corpora.add_corpus(database, [b"to be, or not to be\n" * 9], "plays")
+    job, _ = jobs.enqueue_planned(database, "plays", lambda _: order, from_checkpoint="origin")
+    return job.id, trained_models.find_checkpoint(database, "origin@70")[1]
+
+
+def test_a_job_that_starts_from_a_checkpoint_gets_its_file_at_every_attempt(database: Database, tmp_path: Path) -> None:
+    job_id, _ = continued(database)
+    rig = Rig(
+        database,
+        tmp_path,
+        [STARTED, saved(0), ChildCrashed(-9)],
+        [STARTED, Finished(10, "budget", 0, 2.1)],
+    )
+    rig.run_all()
+    assert [task.from_checkpoint for task in rig.tasks] == [b"checkpoint"] * 2
+    assert [task.resume_point for task in rig.tasks] == [None, b"resume point 0"]
+    assert jobs.get_job(database, job_id).status == "succeeded"
+
+
+def test_a_checkpoint_damaged_while_the_job_waited_fails_it_at_once_and_is_not_used_again(
+    database: Database, tmp_path: Path
+) -> None:
+    job_id, checkpoint = continued(database)
+    with database.write() as connection:
+        damaged = "UPDATE blob_chunks SET data = CAST('damaged' AS BLOB) WHERE blob_id = ?"
+        connection.exec_driver_sql(damaged, (checkpoint.blob_id,))
+    rig = Rig(database, tmp_path, [])
+    rig.run_all()
+    job = jobs.get_job(database, job_id)
+    assert (job.status, job.attempt, rig.tasks) == ("failed", 1, [])
+    assert job.error is not None
+    assert job.error["code"] == "checkpoint_unusable"
+    assert str(job.from_checkpoint) in job.error["detail"]
+    assert trained_models.list_checkpoints(database, "origin")[0].corrupted
 
 
 def test_a_folder_that_is_being_made_is_not_swept(tmp_path: Path) -> None:
