@@ -102,6 +102,9 @@ def train(
     file: Annotated[Path, typer.Argument(help="A text in UTF-8.", exists=True, dir_okay=False, readable=True)],
     name: Annotated[str | None, typer.Option(help="Name of the corpus and of the model.")] = None,
     preset: Annotated[str | None, typer.Option(help="auto, tiny, small, medium or large.")] = None,
+    from_checkpoint: Annotated[
+        str | None, typer.Option(help="Go on from a model: id, name, or name@step. Brings its own network.")
+    ] = None,
     cell: Annotated[str | None, typer.Option(help="rnn_tanh, rnn_relu, gru or lstm.")] = None,
     hidden_size: Annotated[int | None, typer.Option(help="Width of a layer.")] = None,
     num_layers: Annotated[int | None, typer.Option(help="Layers.")] = None,
@@ -121,9 +124,11 @@ def train(
     job: dict[str, Any] = {}
     try:
         corpus = client.upload_path(file, name)
-        request = {"corpus": corpus["id"], "name": name, "preset": preset, "model": model, "training": training}
-        job = client.submit(without_none(request))
+        request = {"corpus": corpus["id"], "name": name, "preset": preset, "from_checkpoint": from_checkpoint}
+        job = client.submit(without_none(request | {"model": model, "training": training}))
         sys.stdout.write(f"{job['id']}  {job['name']}\n")
+        if from_checkpoint is not None:
+            sys.stdout.write(f"from {job['from_checkpoint']}, {job['new_characters']} new characters\n")
         if not detach:
             job = watch(client, job["id"])
     except ClientError as error:

@@ -91,7 +91,15 @@ class JobDocument(Document):
     corpus_name: str
     model: dict[str, Any] = Field(description="Every setting of the network.")
     training: dict[str, Any] = Field(description="Every setting of the training.")
-    from_checkpoint: str | None
+    from_checkpoint: str | None = Field(
+        description="The checkpoint that it starts from, `<id of the model>@<step>`, as it was when the job was queued."
+    )
+    new_characters: int | None = Field(
+        description="Characters of the corpus that the checkpoint did not know; null without one."
+    )
+    vocabulary_size: int | None = Field(
+        description="Characters that the network knows, the checkpoint's included; null until training has begun."
+    )
     progress: ProgressDocument
     best: Best | None
     model_id: str | None = Field(description="The model it has produced, from the first checkpoint on.")
@@ -191,6 +199,8 @@ def job_document(job: Job) -> JobDocument:
         model=job.model,
         training=job.training,
         from_checkpoint=job.from_checkpoint,
+        new_characters=job.new_characters,
+        vocabulary_size=job.progress.get("vocabulary_size"),
         progress=_progress(job.progress),
         best=best_of(job.best_step, job.best_val_loss),
         model_id=job.model_id,

@@ -25,7 +25,7 @@ LIMIT_FILES = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/me
 def memory_bytes(model: ModelConfig, training: TrainingConfig, vocabulary_size: int) -> int:
     """Bytes of weights, gradients, optimizer moments and the activations that backpropagation through time keeps.
 
-    `vocabulary_size` is the text's as it was uploaded.
+    `vocabulary_size` is the text's as it was uploaded, or what the network will know where that is known.
     """
     if model.normalization == "letters":
         vocabulary_size = min(vocabulary_size, LETTERS)

@@ -43,9 +43,28 @@ def resolve(
     if preset == "auto":
         preset = _automatic(course, corpus_characters)
     config = _named("model", ModelConfig, {**SIZES[preset], **model})
-    if "learning_rate" not in training:
-        course = replace(course, learning_rate=learning_rate(config))
-    return config, course
+    return config, _with_rate(course, config, training)
+
+
+def resolve_continued(
+    preset: Preset, model: Mapping[str, Any], training: Mapping[str, Any], origin: ModelConfig
+) -> tuple[ModelConfig, TrainingConfig]:
+    """As `resolve`, for a job that goes on from a checkpoint, whose network is `origin`.
+
+    The network stays as it is, but for its dropout, which is no shape. InvalidConfig tells what contradicts it.
+    """
+    if preset != "auto":
+        raise InvalidConfig("preset", f"must be auto, as the network is the checkpoint's, not {preset!r}")
+    course = _named("training", TrainingConfig, training)
+    config = _named("model", ModelConfig, {**origin.as_dict(), **model})
+    for name, value in origin.as_dict().items():
+        if name != "dropout" and model.get(name, value) != value:
+            raise InvalidConfig(f"model.{name}", f"the checkpoint has {value!r}, not {model[name]!r}: leave it out")
+    return config, _with_rate(course, config, training)
+
+
+def _with_rate(course: TrainingConfig, config: ModelConfig, given: Mapping[str, Any]) -> TrainingConfig:
+    return course if "learning_rate" in given else replace(course, learning_rate=learning_rate(config))
 
 
 def _automatic(training: TrainingConfig, corpus_characters: int) -> Preset:

@@ -171,7 +171,12 @@ class JobRequest(Request):
         extra="forbid",
         allow_inf_nan=False,
         frozen=True,
-        json_schema_extra={"examples": [{"corpus": "shakespeare", "training": {"minutes": 0.2}}]},
+        json_schema_extra={
+            "examples": [
+                {"corpus": "shakespeare", "training": {"minutes": 0.2}},
+                {"corpus": "my-notes", "from_checkpoint": "shakespeare"},
+            ]
+        },
     )
 
     corpus: Text = Field(min_length=1, max_length=100, description="Id or name of a corpus; a name means its newest.")
@@ -184,6 +189,13 @@ class JobRequest(Request):
         default="auto",
         description="Size of the network: tiny is one layer of 128, small of 256, medium of 512, large two of 1,024. "
         "auto is medium, or small for a corpus under 100,000 characters or a budget of at most 2 minutes.",
+    )
+    from_checkpoint: Text | None = Field(
+        default=None,
+        min_length=1,
+        max_length=200,
+        description="Go on from a model: id or name (its best checkpoint), or `name@step`. The network is the model's: "
+        "no `preset` goes with it, and of `model` only what it has, or another `dropout`.",
     )
     model: ModelSettings | None = None
     training: TrainingSettings | None = None

@@ -1,29 +1,26 @@
 """Calls for jobs: queue, look, cancel, pause, resume, delete. What a job reports is in `job_history`.
 
-Knows HTTP and the store's functions, no SQL. Invariant: a job that is queued can work, as far as its settings and the
-size of its corpus tell; every setting is in the answer.
+Knows HTTP and the store's functions, no SQL. Invariant: only what `app.orders` has found workable is queued, and every
+setting is in the answer.
 """
 
 import hashlib
 import json
+from collections.abc import Callable
 from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Response
 
-from app import presets
 from app.documents import JobDocument, ListDocument, job_document, page_document
-from app.errors import invalid
-from app.estimates import available_memory_bytes, memory_bytes, readable
 from app.openapi import problems
+from app.orders import find_start, order_anew, order_continued
 from app.routes.dependencies import After, Configured, JobKey, Limit, StoredIn
-from app.schemas import JobRequest, ModelSettings, TrainingSettings
-from app.store import jobs
-from app.store.corpora import Corpus
+from app.schemas import JobRequest
+from app.store import corpora, jobs
+from app.store.database import Database
 from app.store.job_rows import Job
 from app.store.job_state import JobStatus
-from app.store.jobs import Order
-from models.config import ModelConfig, TrainingConfig
 
 router = APIRouter(tags=["jobs"])
 
@@ -53,44 +50,34 @@ def create_job(
     """Queue a training. Only `corpus` is required; the answer holds every setting that was chosen.
 
     The example trains for 12 seconds, to see how it goes. More minutes make better text.
+
+    With `from_checkpoint` a network that is there already goes on learning, from the same corpus or another one, as in
+    `{"corpus": "my-notes", "from_checkpoint": "shakespeare"}`. It makes a model of its own; the old one stays as it is.
+    The network is the checkpoint's, normalization included: `model` may change its `dropout` alone. Characters that it
+    does not know extend its vocabulary; `new_characters` tells how many. The checkpoint is kept until the job is done.
     """
-    job, new = jobs.enqueue_planned(
-        database,
-        request.corpus,
-        partial(_order, request),
-        idempotency=None if idempotency_key is None else (idempotency_key, _fingerprint(request)),
-        queue_limit=settings.max_queued_jobs,
-    )
+    key = None if idempotency_key is None else (idempotency_key, _fingerprint(request))
+    queue = partial(jobs.enqueue_planned, idempotency=key, queue_limit=settings.max_queued_jobs)
+    if request.from_checkpoint is None:
+        job, new = queue(database, request.corpus, partial(order_anew, request))
+    elif first := jobs.first_of_key(database, key):  # whatever has become of the checkpoint since
+        job, new = first, False
+    else:
+        job, new = _queue_continued(queue, database, request, request.from_checkpoint)
     response.headers["Location"] = f"/jobs/{job.id}"
     if not new:
         response.headers["Idempotent-Replayed"] = "true"
     return job_document(job)
 
 
-def _order(request: JobRequest, corpus: Corpus) -> Order:
-    """The job that a request means. Raises Problem for one that cannot work."""
-    model, training = _resolved(request, corpus)
-    check_feasible(model, training, corpus)
-    name = request.name if request.name is not None else corpus.name
-    return Order(name, model.as_dict(), training.as_dict())
-
-
-def _resolved(request: JobRequest, corpus: Corpus) -> tuple[ModelConfig, TrainingConfig]:
-    """Every setting, in range."""
-    model, training = request.model or ModelSettings(), request.training or TrainingSettings()
-    return presets.resolve(request.preset, model.given(), training.given(), corpus.characters)
-
-
-def check_feasible(model: ModelConfig, training: TrainingConfig, corpus: Corpus) -> None:
-    """Refuse what cannot work: a corpus too short, a network too large for this machine. Raises Problem."""
-    minimum = training.minimum_characters
-    if corpus.characters < minimum:
-        message = f"has {corpus.characters} characters, training with these settings needs at least {minimum}"
-        raise invalid("corpus", message, code="corpus_too_short", minimum_characters=minimum)
-    estimate, available = memory_bytes(model, training, corpus.vocabulary_size), available_memory_bytes()
-    if estimate > available:
-        message = f"training needs about {readable(estimate)} of memory, this machine has {readable(available)}"
-        raise invalid("model", message, code="too_much_memory", estimate_bytes=estimate, available_bytes=available)
+def _queue_continued(
+    queue: Callable[..., tuple[Job, bool]], database: Database, request: JobRequest, reference: str
+) -> tuple[Job, bool]:
+    """As `queue`; corpus and checkpoint are looked up first, to be read outside of its transaction."""
+    corpus = corpora.get_corpus(database, request.corpus)
+    checkpoint, info = find_start(database, reference)
+    order = order_continued(request, database, corpus, info)
+    return queue(database, corpus.id, lambda _: order, from_checkpoint=checkpoint.id)
 
 
 def _fingerprint(request: JobRequest) -> str:

@@ -27,6 +27,9 @@ FIELDS = [
     "name",
     "model_id",
     "model_name",
+    "from_checkpoint",
+    "new_characters",
+    "vocabulary_size",
     "cancel_requested",
     "pause_requested",
 ]
@@ -62,6 +65,7 @@ def test_only_the_corpus_is_required_and_every_setting_is_answered(uploaded: Ser
     assert job.keys() >= set(FIELDS)
     assert list(job["progress"]) == PROGRESS
     assert (job["status"], job["place"], job["name"]) == ("queued", 1, "hamlet")
+    assert [job[name] for name in ("from_checkpoint", "new_characters", "vocabulary_size")] == [None] * 3
     assert job["corpus"] == uploaded.http.get("/corpora/hamlet").json()["id"]
     assert job["training"] == TrainingConfig(learning_rate=0.006).as_dict()
     assert job["model"] == ModelConfig(hidden_size=256).as_dict()  # a small corpus
@@ -104,7 +108,8 @@ def test_empty_and_missing_sections_are_the_same(uploaded: Service) -> None:
         ({"name": "a b"}, "name"),
         ({"name": ""}, "name"),
         ({"name": "job_" + "a" * 26}, "name"),
-        ({"from_checkpoint": "x"}, "from_checkpoint"),
+        ({"from_checkpoint": ""}, "from_checkpoint"),
+        ({"from_checkpoint": 7}, "from_checkpoint"),
         ({"corpus": ""}, "corpus"),
         ({"corpus": 3}, "corpus"),
         ({"corpus": None}, "corpus"),

@@ -35,7 +35,7 @@ ENORMOUS = {"hidden_size": 16_384, "num_layers": 16}
 
 
 def cases() -> list[Case]:
-    return [*settings(), *bodies(), *calls(), *history()]
+    return [*settings(), *continued(), *bodies(), *calls(), *history()]
 
 
 def settings() -> list[Case]:
@@ -57,6 +57,35 @@ def settings() -> list[Case]:
         _job("an unknown field", 422, "invalid_request", "corpsu", corpsu="x"),
         _job("an empty Idempotency-Key", 422, "invalid_request", "idempotency", key=""),
         _job("an Idempotency-Key of 10 KB", 422, "invalid_request", "idempotency", key="k" * 10_000),
+    ]
+
+
+def continued() -> list[Case]:
+    def start(what: str, code: str, says: str, value: Any = NAME, status: int = 422, **fields: Any) -> Case:
+        return _job(f"from a checkpoint: {what}", status, code, says, from_checkpoint=value, **fields)
+
+    unknown = "model_not_found"
+    return [
+        start("of a model that is not there", unknown, "nobody", "nobody", 404),
+        start("of an unknown id", unknown, "model_", f"model_{'a' * 26}", 404),
+        start("of a path", unknown, "passwd", "../../etc/passwd", 404),
+        start("NUL", unknown, "", "a\0b", 404),
+        start("a step that is not there", "checkpoint_not_found", "@71", f"{NAME}@71", 404),
+        start("a step that is no number", "checkpoint_not_found", "@best", f"{NAME}@best", 404),
+        start("an unknown checkpoint", "checkpoint_not_found", "", f"checkpoint_{'a' * 26}", 404),
+        start("no name", "invalid_request", "from_checkpoint", ""),
+        start("10 KB", "invalid_request", "from_checkpoint", "c" * 10_000),
+        *(start(f"{value!r}", "invalid_request", "from_checkpoint", value) for value in (7, True, [], {"id": "x"})),
+        start("a preset beside it", "invalid_setting", "preset", preset="tiny"),
+        start("another cell", "invalid_setting", "the checkpoint has 'gru'", model={"cell": "lstm"}),
+        start("another width", "invalid_setting", "the checkpoint has 8", model={"hidden_size": 9}),
+        start("more layers", "invalid_setting", "the checkpoint has 1", model={"num_layers": 2}),
+        start("wider embeddings", "invalid_setting", "the checkpoint has 4", model={"embedding_size": 5}),
+        start("another normalization", "invalid_setting", "checkpoint has 'none'", model={"normalization": "nfc"}),
+        start("dropout out of range", "invalid_setting", "model.dropout", model={"dropout": 1}),
+        start("width out of range", "invalid_setting", "model.hidden_size", model={"hidden_size": 0}),
+        start("a corpus too short", "corpus_too_short", "needs at least", corpus=SHORT),
+        start("an unknown corpus", "corpus_not_found", "nobody", corpus="nobody", status=404),
     ]
 
 

@@ -1,0 +1,91 @@
+"""From a request to the order of a job: every setting resolved, and refused what cannot work.
+
+Knows what requests say and reads the store; queues nothing. Invariant: a job that is ordered can work, as far as its
+settings, the size of its corpus and the checkpoint that it starts from tell.
+"""
+
+from app import presets
+from app.errors import Problem, invalid
+from app.estimates import available_memory_bytes, memory_bytes, readable
+from app.schemas import JobRequest, ModelSettings, TrainingSettings
+from app.store.corpora import Corpus
+from app.store.database import Database
+from app.store.errors import Corrupted
+from app.store.jobs import Order
+from app.store.trained_models import Checkpoint, find_checkpoint, quarantine, read_checkpoint
+from app.store.vocabularies import corpus_characters
+from models.checkpoint_header import CheckpointInfo, InvalidCheckpoint, header_bytes, read_info
+from models.config import ModelConfig, TrainingConfig
+
+
+def order_anew(request: JobRequest, corpus: Corpus) -> Order:
+    """The job of a request without a checkpoint. Raises Problem, InvalidConfig."""
+    config, course = presets.resolve(request.preset, *_given(request), corpus.characters)
+    check_feasible(config, course, corpus, corpus.vocabulary_size)
+    return Order(_name(request, corpus), config.as_dict(), course.as_dict())
+
+
+def order_continued(request: JobRequest, database: Database, corpus: Corpus, info: CheckpointInfo) -> Order:
+    """The job of a request that goes on from a checkpoint. Raises Problem, InvalidConfig, NotFound, Corrupted.
+
+    Rarely the corpus has to be read for it (see `corpus_characters`): for threads that may wait, and no transaction.
+    """
+    config, course = presets.resolve_continued(request.preset, *_given(request), info.config)
+    characters = corpus_characters(database, corpus, config.normalization)
+    new = len(set(characters).difference(info.vocabulary.characters))
+    check_feasible(config, course, corpus, len(info.vocabulary) + new)
+    return Order(_name(request, corpus), config.as_dict(), course.as_dict(), new_characters=new)
+
+
+def find_start(database: Database, reference: str) -> tuple[Checkpoint, CheckpointInfo]:
+    """The checkpoint that a reference means, and what its file says; the file was read whole and is sound.
+
+    Raises NotFound; Problem for a damaged one, which is not used again.
+    """
+    try:
+        model, checkpoint = find_checkpoint(database, reference)
+    except Corrupted:
+        raise _damaged(reference) from None
+    try:
+        return checkpoint, read_info(_header(database, checkpoint), file_bytes=checkpoint.bytes)
+    except Corrupted:
+        quarantine(database, checkpoint)
+        raise _damaged(f"{model.id}@{checkpoint.step}") from None
+    except InvalidCheckpoint as error:
+        raise invalid("from_checkpoint", str(error), code="invalid_checkpoint") from None
+
+
+def _header(database: Database, checkpoint: Checkpoint) -> bytes:
+    """The file's beginning, of which no more is held. Raises Corrupted, InvalidCheckpoint."""
+    header, wanted = bytearray(), 8
+    for piece in read_checkpoint(database, checkpoint):
+        if len(header) < wanted:
+            header += piece
+            wanted = header_bytes(bytes(header[:8]))
+    return bytes(header)
+
+
+def _damaged(reference: str) -> Problem:
+    detail = f"from_checkpoint: the checkpoint {reference} was found damaged and is not used; name another one."
+    return Problem(500, "corrupted", detail)
+
+
+def check_feasible(model: ModelConfig, training: TrainingConfig, corpus: Corpus, vocabulary_size: int) -> None:
+    """Refuse what cannot work: a corpus too short, a network too large for this machine. Raises Problem."""
+    minimum = training.minimum_characters
+    if corpus.characters < minimum:
+        message = f"has {corpus.characters} characters, training with these settings needs at least {minimum}"
+        raise invalid("corpus", message, code="corpus_too_short", minimum_characters=minimum)
+    estimate, available = memory_bytes(model, training, vocabulary_size), available_memory_bytes()
+    if estimate > available:
+        message = f"training needs about {readable(estimate)} of memory, this machine has {readable(available)}"
+        raise invalid("model", message, code="too_much_memory", estimate_bytes=estimate, available_bytes=available)
+
+
+def _given(request: JobRequest) -> tuple[dict[str, object], dict[str, object]]:
+    """The settings that a request names, of the network and of the training."""
+    return (request.model or ModelSettings()).given(), (request.training or TrainingSettings()).given()
+
+
+def _name(request: JobRequest, corpus: Corpus) -> str:
+    return request.name if request.name is not None else corpus.name
