@@ -8,8 +8,11 @@ TORCH_INDEX ?=
 CORPUS ?=
 TRAIN_MINUTES ?= 1
 DEMO_EXIT ?=
-# As an environment variable it reaches the command whatever quotes and spaces it holds.
-export CORPUS
+SHORT ?=
+NANOGPT ?=
+BENCH ?=
+# As environment variables they reach the command whatever quotes and spaces they hold.
+export CORPUS NANOGPT
 
 TORCH := $(shell sed -n 's/^ *"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 INSTALLED := $(VENV)/installed
@@ -54,8 +57,9 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# SHORT=1: under three minutes. NANOGPT: a checkout of nanoGPT to measure beside ours. BENCH: any other options.
 bench: install
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks $(if $(filter-out 0,$(SHORT)),--short) $(if $(NANOGPT),--nanogpt "$$NANOGPT") $(BENCH)
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

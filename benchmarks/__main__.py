@@ -1,58 +1,63 @@
-"""`make bench`: measures this checkout on this machine and prints a table.
+"""`make bench`: measures this checkout on this machine and prints tables.
 
 Figures that depend on the machine stand beside a figure of the machine itself, measured in the same run.
 """
 
-import argparse
-import os
-import platform
+import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
 from rich.console import Console
-from rich.table import Table
 
-from benchmarks.figures import Figure
-from benchmarks.quality import measure_quality
+from benchmarks.documents import PAGE, command_line, write_part
+from benchmarks.figures import Report, report_of
+from benchmarks.job import measure_job
+from benchmarks.machine import machine
+from benchmarks.options import Options, read_options
 from benchmarks.service import measure_service
+from benchmarks.speed import measure_speed
 from benchmarks.upload import measure_upload
 
-CORPUS = Path("../shared/data/tinyshakespeare.txt")
+Measure = Callable[[Path, Options], list[Report]]
 
 
-def machine() -> str:
-    """What it was measured on, in one line."""
-    model = platform.processor() or "unknown processor"
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            model = line.partition(": ")[2]
-            break
-    kernels = torch.backends.cpu.get_cpu_capability()
-    return f"{os.cpu_count()} cores, {model} ({kernels}), Python {platform.python_version()}, torch {torch.__version__}"
+def _service(folder: Path, options: Options) -> list[Report]:
+    return [report_of("Service", measure_service(folder, starts=5 if options.extent == "full" else 1))]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("--corpus", type=Path, default=CORPUS, help="text of the quality figure")
-    parser.add_argument("--minutes", type=float, default=1.0, help="training time of the quality figure")
-    parser.add_argument("--megabytes", type=int, default=100, help="size of the upload")
-    parser.add_argument("--only", choices=["service", "upload", "quality"], help="one part alone")
-    chosen = parser.parse_args()
-    parts: dict[str, Callable[[Path], list[Figure]]] = {
-        "service": measure_service,
-        "upload": lambda folder: measure_upload(folder, chosen.megabytes),
-        "quality": lambda folder: measure_quality(folder, chosen.corpus, chosen.minutes),
-    }
-    table = Table("figure", "value", "beside it", title=machine())
-    for name, measure in parts.items():
-        if chosen.only in (None, name):
-            with tempfile.TemporaryDirectory(prefix="charsmith-bench-") as folder:
-                for figure in measure(Path(folder)):
-                    table.add_row(figure.name, figure.value, figure.beside)
-    Console(width=150).print(table)
+def _upload(folder: Path, options: Options) -> list[Report]:
+    return [report_of("Upload", measure_upload(folder, options.megabytes))]
+
+
+def _quality(folder: Path, options: Options) -> list[Report]:
+    return [report_of("Quality", measure_job(folder, options.corpus, minutes=1.0))]
+
+
+MEASURES: dict[str, Measure] = {
+    "service": _service,
+    "upload": _upload,
+    "speed": lambda _, options: measure_speed(options),
+    "quality": _quality,
+}
+
+
+def main(arguments: list[str]) -> None:
+    options = read_options(arguments)
+    console = Console(width=170)
+    described = machine(options.threads)
+    console.print(described, soft_wrap=True)
+    for part in options.parts:
+        begin = time.perf_counter()
+        with tempfile.TemporaryDirectory(prefix="charsmith-bench-") as folder:
+            reports = MEASURES[part](Path(folder), options)
+        for report in reports:
+            report.show(console)
+        console.print(f"{part}: measured in {time.perf_counter() - begin:.0f} s\n")
+        if options.write_docs:
+            write_part(PAGE, part, reports, described, command_line(arguments, part))
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -9,13 +9,11 @@ import httpx
 from benchmarks.figures import Figure, resident_mib
 from tests.system.harness import Installation, children_of, wait_for
 
-STARTS = 5
 
-
-def measure_service(folder: Path) -> list[Figure]:
-    """Start time, median of five, and resident memory of the service and of its generation process."""
+def measure_service(folder: Path, starts: int) -> list[Figure]:
+    """Start time, median of several, and resident memory of the service and of its generation process."""
     seconds = []
-    for number in range(STARTS):
+    for number in range(starts):
         (folder / str(number)).mkdir()
         installation = Installation(folder / str(number))
         try:
@@ -29,7 +27,7 @@ def measure_service(folder: Path) -> list[Figure]:
         finally:
             installation.close()
     return [
-        Figure("service: start to first answer", f"{statistics.median(seconds):.2f} s", f"of {STARTS} starts"),
+        Figure("service: start to first answer", f"{statistics.median(seconds):.2f} s", f"of {starts} starts"),
         Figure("service: resident memory", f"{memory:.0f} MiB", "imports no torch"),
         Figure("generation process: resident memory", f"{generation:.0f} MiB", "torch, no model loaded"),
     ]

@@ -11,11 +11,16 @@ from tests.system.harness import Installation
 WORDS = tuple("the of and to in a is that it was for on are as with his they at be this from".split())  # noqa: SIM905
 
 
+def words() -> str:
+    """20,000 lines of words at random, always the same."""
+    draw = random.Random(0)
+    return "".join(" ".join(draw.choices(WORDS, k=12)) + "\n" for _ in range(20_000))
+
+
 def write_text(path: Path, megabytes: int) -> None:
     """A text of exactly so many MiB, words at random from a fixed seed."""
-    draw = random.Random(0)
-    line = lambda: " ".join(draw.choices(WORDS, k=12)) + "\n"  # noqa: E731
-    block = "".join(line() for _ in range(20_000)).encode()
+    draw = random.Random(1)
+    block = words().encode()
     with path.open("wb") as file:
         left = megabytes * MIB
         while left > 0:

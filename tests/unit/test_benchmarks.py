@@ -1,0 +1,65 @@
+"""What the benchmark reckons with: operations, and the page that it writes."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.documents import command_line, write_part
+from benchmarks.figures import Report
+from benchmarks.flops import step_flop
+from benchmarks.options import PARTS
+from benchmarks.plain import PlainNetwork
+from models.config import CELLS, Cell, ModelConfig
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_the_operations_of_a_step_are_two_for_each_weight_of_a_product_and_character_forward_and_twice_that_back(
+    cell: Cell,
+) -> None:
+    model = ModelConfig(cell, hidden_size=24, num_layers=2, embedding_size=8)
+    shapes = model.parameter_shapes(vocabulary_size=30)
+    products = sum(
+        a * b for name, (a, b) in ((n, s) for n, s in shapes.items() if len(s) == 2) if "embedding" not in name
+    )
+    assert step_flop(model, 30, batch_size=4, sequence_length=16) == 3 * 2 * products * 4 * 16
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_the_plain_network_is_the_same_network(cell: Cell) -> None:
+    model = ModelConfig(cell, hidden_size=24, num_layers=2, embedding_size=8)
+    plain = PlainNetwork(model, vocabulary_size=30)
+    ours = model.parameter_shapes(vocabulary_size=30)
+    assert sorted(tuple(p.shape) for p in plain.parameters()) == sorted(ours.values())
+
+
+def test_a_part_is_written_between_its_marks_and_nothing_else_of_the_page_is_touched(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "before\n<!-- speed -->\nold\n<!-- end of speed -->\nafter\n<!-- scale -->\n<!-- end of scale -->\n"
+    )
+    report = Report("Speed", ("network", "bars"), (("gru", "a|b"),), ("A note.",))
+    for _ in range(2):
+        write_part(page, "speed", [report], "a machine", "the command")
+    text = page.read_text()
+    assert text.startswith("before\n<!-- speed -->\nMeasured on ")
+    assert text.endswith("<!-- end of speed -->\nafter\n<!-- scale -->\n<!-- end of scale -->\n")
+    assert "by `the command`: a machine." in text
+    assert "| network | bars |\n| --- | --- |\n| gru | a\\|b |\n\nA note.\n" in text
+    assert text.count("### Speed") == 1
+    assert "old" not in text
+    with pytest.raises(ValueError, match="no place for upload"):
+        write_part(page, "upload", [report], "a machine", "the command")
+
+
+def test_the_page_has_a_place_for_every_part() -> None:
+    page = Path("docs/benchmarks.md").read_text()
+    for part in PARTS:
+        assert page.count(f"<!-- {part} -->\n") == page.count(f"<!-- end of {part} -->\n") == 1
+
+
+def test_the_command_on_the_page_names_no_folder_of_this_machine() -> None:
+    arguments = ["--only", "quality", "--nanogpt", "/home/me/nanoGPT", "--corpus=/home/me/x.txt", "--write-docs"]
+    expected = "python -m benchmarks --only quality --nanogpt NANOGPT --corpus=FILE"
+    assert command_line(arguments, "quality") == expected
+    settings = ["--short", "--only=speed", "--training", '{"seed": 1}']
+    assert command_line(settings, "speed") == "python -m benchmarks --only speed --short --training '{\"seed\": 1}'"
