@@ -16,6 +16,7 @@ from benchmarks.figures import Report, report_of
 from benchmarks.job import measure_job
 from benchmarks.machine import machine
 from benchmarks.options import Options, read_options
+from benchmarks.scale import measure_scale
 from benchmarks.service import measure_service
 from benchmarks.speed import measure_speed
 from benchmarks.upload import measure_upload
@@ -39,6 +40,7 @@ MEASURES: dict[str, Measure] = {
     "service": _service,
     "upload": _upload,
     "speed": lambda _, options: measure_speed(options),
+    "scale": measure_scale,
     "quality": _quality,
 }
 
