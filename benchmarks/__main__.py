@@ -13,9 +13,9 @@ from rich.console import Console
 
 from benchmarks.documents import PAGE, command_line, write_part
 from benchmarks.figures import Report, report_of
-from benchmarks.job import measure_job
 from benchmarks.machine import machine
 from benchmarks.options import Options, read_options
+from benchmarks.quality import measure_quality
 from benchmarks.scale import measure_scale
 from benchmarks.service import measure_service
 from benchmarks.speed import measure_speed
@@ -32,16 +32,12 @@ def _upload(folder: Path, options: Options) -> list[Report]:
     return [report_of("Upload", measure_upload(folder, options.megabytes))]
 
 
-def _quality(folder: Path, options: Options) -> list[Report]:
-    return [report_of("Quality", measure_job(folder, options.corpus, minutes=1.0))]
-
-
 MEASURES: dict[str, Measure] = {
     "service": _service,
     "upload": _upload,
     "speed": lambda _, options: measure_speed(options),
     "scale": measure_scale,
-    "quality": _quality,
+    "quality": measure_quality,
 }
 
 

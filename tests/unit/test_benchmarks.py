@@ -1,4 +1,4 @@
-"""What the benchmark reckons with: operations, and the page that it writes."""
+"""What the benchmark reckons with: operations, times to a loss, and the page that it writes."""
 
 from pathlib import Path
 
@@ -9,7 +9,15 @@ from benchmarks.figures import Report
 from benchmarks.flops import step_flop
 from benchmarks.options import PARTS
 from benchmarks.plain import PlainNetwork
+from benchmarks.timeline import Point, best_within, seconds_to
 from models.config import CELLS, Cell, ModelConfig
+
+POINTS = [
+    Point(10, 1.0, True, {"cold 64": 2.1, "carried": 1.9}),
+    Point(20, 2.0, True, {"cold 64": 1.9, "carried": 1.87}),
+    Point(30, 3.0, False, {"cold 64": 1.88, "carried": 1.89}),
+    Point(40, 4.0, True, {"cold 64": 1.87}),
+]
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -30,6 +38,19 @@ def test_the_plain_network_is_the_same_network(cell: Cell) -> None:
     plain = PlainNetwork(model, vocabulary_size=30)
     ours = model.parameter_shapes(vocabulary_size=30)
     assert sorted(tuple(p.shape) for p in plain.parameters()) == sorted(ours.values())
+
+
+def test_the_time_to_a_loss_is_that_of_the_first_checkpoint_at_or_below_it_in_the_named_protocol() -> None:
+    assert seconds_to(POINTS, "cold 64", 1.88) == 3.0
+    assert seconds_to(POINTS, "carried", 1.88) == 2.0
+    assert seconds_to(POINTS, "cold 64", 1.5) is None
+    assert seconds_to(POINTS, "cold 256", 9.0) is None
+
+
+def test_within_a_time_the_newest_checkpoint_that_was_the_best_so_far_counts() -> None:
+    assert best_within(POINTS, 3.5) == POINTS[1]
+    assert best_within(POINTS, 4.0) == POINTS[3]
+    assert best_within(POINTS, 0.9) is None
 
 
 def test_a_part_is_written_between_its_marks_and_nothing_else_of_the_page_is_touched(tmp_path: Path) -> None:
