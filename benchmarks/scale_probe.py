@@ -1,13 +1,10 @@
-"""Time and memory of one training, in a process of its own: `python -m benchmarks.scale_probe '<request>'`.
+"""Time and memory of one training, in a process of its own.
 
 A process is fresh, so that its largest resident memory (VmHWM) is this training's and no other's.
 """
 
 import hashlib
-import json
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -17,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from benchmarks import child
 from benchmarks.figures import anonymous_mib, peak_mib, resident_mib
 from benchmarks.timing import interleaved_medians
 from benchmarks.upload import words
@@ -73,24 +71,20 @@ class Encoded(NamedTuple):
 
 def probe(request: Request) -> Cost:
     """The cost of a training, measured in a new process."""
-    return Cost(**_in_a_process({"train": asdict(request)}))
+    (cost,) = child.ask("benchmarks.scale_probe", {"train": asdict(request)})
+    return Cost(**cost)
 
 
 def encode(ids: Path, megabytes: int) -> Encoded:
     """Encode a text of so many million characters, which comes in pieces, in a new process."""
-    return Encoded(**_in_a_process({"encode": {"ids": str(ids), "megabytes": megabytes}}))
-
-
-def _in_a_process(request: dict[str, Any]) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.scale_probe", json.dumps(request)]
-    answer: dict[str, Any] = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout)
-    return answer
+    (encoded,) = child.ask("benchmarks.scale_probe", {"encode": {"ids": str(ids), "megabytes": megabytes}})
+    return Encoded(**encoded)
 
 
 def main() -> None:
-    request = json.loads(sys.argv[1])
-    answer = _encode(**request["encode"]) if "encode" in request else _train(Request(**request["train"]))
-    print(json.dumps(answer._asdict()))
+    request = child.request()
+    cost = _encode(**request["encode"]) if "encode" in request else _train(Request(**request["train"]))
+    child.answer([cost._asdict()])
 
 
 def _encode(ids: str, megabytes: int) -> Encoded:

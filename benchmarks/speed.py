@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from benchmarks import child
 from benchmarks.figures import Report, at_least
 from benchmarks.flops import FORMULA, step_flop
 from benchmarks.options import Extent, Options
@@ -49,6 +50,8 @@ class Case:
         return ModelConfig(self.cell, self.hidden, self.layers, embedding, dropout=0.0)
 
 
+SECONDS: dict[Extent, float] = {"full": 5.0, "short": 2.0, "tiny": 0.0}
+"""For each case, if its rounds are not longer."""
 SHAPES = ((1, 128), (1, 256), (1, 512), (1, 1024), (2, 512))
 
 
@@ -72,11 +75,8 @@ def precisions(asked: str) -> list[str]:
 
 def measure_speed(options: Options) -> list[Report]:
     """One row for each case and precision."""
-    torch.set_num_threads(options.threads)
-    torch.set_flush_denormal(True)  # as training does
-    seconds = {"full": 5.0, "short": 2.0, "tiny": 0.0}[options.extent]
-    wanted = precisions(options.precision)
-    rows = [row for case in cases(options.extent) for row in _rows(case, wanted, seconds)]
+    request = {"extent": options.extent, "threads": options.threads, "precisions": precisions(options.precision)}
+    rows = tuple(tuple(row) for row in child.ask("benchmarks.speed", request))
     columns = ("network", "batch", "precision", "characters/s", "of peak, GFLOP/s", "x plain", "x tutorial", "bars")
     notes = (
         f"Sequence {SEQUENCE}, embedding {EMBEDDING}, vocabulary {VOCABULARY}, medians of interleaved repeats.",
@@ -85,7 +85,15 @@ def measure_speed(options: Options) -> list[Report]:
         "Peak: a matrix product of 2048^3 in the same precision, in the same rounds, by the faster library. "
         f"{FORMULA}.",
     )
-    return [Report("Training speed", columns, tuple(rows), notes)]
+    return [Report("Training speed", columns, rows, notes)]
+
+
+def main() -> None:
+    request = child.request()
+    torch.set_num_threads(request["threads"])
+    torch.set_flush_denormal(True)  # as training does
+    extent: Extent = request["extent"]
+    child.answer(row for case in cases(extent) for row in _rows(case, request["precisions"], SECONDS[extent]))
 
 
 def _rows(case: Case, wanted: list[str], seconds: float) -> Iterator[tuple[str, ...]]:
@@ -144,3 +152,7 @@ def _bars(case: Case, precision: str, share: float, plain: float, tutorial: floa
     if case.batch == 64 and case.cell in PEAK_BARS and precision == resolve_precision("auto", "cpu"):
         bars.insert(0, f"peak {at_least(100 * share, 100 * PEAK_BARS[case.cell], ' %', 0)}")
     return "; ".join(bars)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,19 +1,18 @@
-"""One training in a process of its own, timed, then scored: `python -m benchmarks.training_run '<request>'`.
+"""One training in a process of its own, timed, then scored.
 
-The clock runs from the first step to the moment at which a checkpoint is there; scoring comes after, outside it. One
-line of JSON is printed for the run, then one for each checkpoint: a Point.
+The clock runs from the first step to the moment at which a checkpoint is there; scoring comes after, outside it. The
+process answers with the run, then with each checkpoint's Point.
 """
 
 import dataclasses
-import json
-import subprocess
-import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
+from benchmarks import child
 from benchmarks.timeline import Point, Protocol, best_within
 from models.checkpoint import decode_checkpoint
 from models.config import ModelConfig, TrainingConfig
@@ -52,9 +51,8 @@ def run_training(
         "protocols": protocols,
         "limit_seconds": limit_seconds,
     }
-    command = [sys.executable, "-m", "benchmarks.training_run", json.dumps(request)]
-    first, *others = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout.splitlines()
-    return TrainingRun(**json.loads(first), points=[Point(**json.loads(line)) for line in others])
+    first, *others = child.ask("benchmarks.training_run", request)
+    return TrainingRun(**first, points=[Point(**point) for point in others])
 
 
 class Kept(NamedTuple):
@@ -65,18 +63,21 @@ class Kept(NamedTuple):
 
 
 def main() -> None:
-    request = json.loads(sys.argv[1])
+    child.answer(_answer(child.request()))
+
+
+def _answer(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
     torch.set_num_threads(request["threads"])
     corpus = Corpus.of(Path(request["corpus"]).read_text(encoding="utf-8"))
     training = TrainingConfig.from_dict(request["training"])
     run, kept = _train(ModelConfig.from_dict(request["model"]), training, corpus)
-    print(json.dumps(run))
+    yield run
     limit = request["limit_seconds"]
     wanted = best_within([k.point for k in kept], limit) if limit is not None else None
     for point, checkpoint in kept:
         if limit is None or point is wanted:
             point.losses.update(_losses(checkpoint, corpus, training, request["protocols"]))
-        print(json.dumps(dataclasses.asdict(point)))
+        yield dataclasses.asdict(point)
 
 
 def _train(model: ModelConfig, training: TrainingConfig, corpus: Corpus) -> tuple[dict[str, Any], list[Kept]]:
