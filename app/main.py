@@ -16,8 +16,10 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi_swagger import patch_fastapi
 from starlette.concurrency import run_in_threadpool
+from starlette.types import ASGIApp
 
 from app import errors
+from app.answer_headers import GuardAnswers
 from app.body_limit import EndRefusedUploads
 from app.generation.streams import Generation
 from app.openapi import DESCRIPTION, TAGS, describe, operation_id, problems
@@ -57,25 +59,33 @@ def create_app(
     app.state.generation = generation
     errors.install(app)
     describe(app)
-    _add_middleware(app, settings)
+    _surround(app, settings)
     _add_routes(app, settings)
     patch_fastapi(app)
     return app
 
 
-def _add_middleware(app: FastAPI, settings: Settings) -> None:
-    if settings.cors_origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=list(settings.cors_origins),
-            allow_methods=["*"],
-            allow_headers=["*"],
-            expose_headers=["*"],
-        )
-    app.add_middleware(
-        RefuseOtherOrigins, hosts=[settings.host, *settings.allowed_hosts], origins=settings.cors_origins
-    )
-    app.add_middleware(EndRefusedUploads)  # the last one added is the outermost
+def _surround(app: FastAPI, settings: Settings) -> None:
+    """Put our middleware around the whole app.
+
+    `add_middleware` would put it inside of what answers unforeseen errors, and that 500 would lack what we add.
+    """
+    build = app.build_middleware_stack
+
+    def build_surrounded() -> ASGIApp:
+        stack: ASGIApp = build()
+        if settings.cors_origins:
+            stack = CORSMiddleware(
+                stack,
+                allow_origins=settings.cors_origins,
+                allow_methods=["*"],
+                allow_headers=["*"],
+                expose_headers=["*"],
+            )
+        stack = RefuseOtherOrigins(stack, [settings.host, *settings.allowed_hosts], settings.cors_origins)
+        return GuardAnswers(EndRefusedUploads(stack))
+
+    app.build_middleware_stack = build_surrounded  # type: ignore[method-assign]
 
 
 def _add_routes(app: FastAPI, settings: Settings) -> None:

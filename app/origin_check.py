@@ -3,7 +3,8 @@
 Knows headers alone, no route. Two ways lead a page in the user's own browser to a service on loopback. DNS rebinding:
 the page's own name is made to resolve to 127.0.0.1, and requests carry that name as `Host`. Plain cross-site requests:
 a form or `fetch` to http://127.0.0.1:8000, which the browser marks with `Origin` or `Sec-Fetch-Site`. Invariant: what
-passes came from no browser, from our own pages, from an origin that a setting names, or is a person following a link.
+passes came from no browser, from our own pages, from an origin that a setting names, or is a link that a person follows
+to a page of its own: never a frame, in which clicks would be stolen.
 """
 
 import ipaddress
@@ -31,27 +32,28 @@ class RefuseOtherOrigins:
         self._origins = frozenset(origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and (refusal := self._refusal(Headers(scope=scope))):
+        if scope["type"] == "http" and (refusal := self._refusal(scope["method"], Headers(scope=scope))):
             return await refusal.response()(scope, receive, send)
         return await self._app(scope, receive, send)
 
-    def _refusal(self, headers: Headers) -> Problem | None:
+    def _refusal(self, method: str, headers: Headers) -> Problem | None:
         host = headers.get("host", "")
         if not self._is_ours(host):
             detail = f"The service is not known as {host!r}; CHARSMITH_ALLOWED_HOSTS may name it."
             return Problem(403, "foreign_host", detail)
         origin = headers.get("origin")
         if origin is None:
-            return self._cross_site(headers)
+            return self._cross_site(method, headers)
         if origin in self._origins or origin.lower().partition("://")[2] == host.lower():
             return None
         detail = f"Pages of {origin!r} may not call this service; CHARSMITH_CORS_ORIGINS may name them."
         return Problem(403, "foreign_origin", detail)
 
-    def _cross_site(self, headers: Headers) -> Problem | None:
-        """Requests that carry no origin, as for an image or a script; a link that a person follows may pass."""
-        navigates = headers.get("sec-fetch-mode") == "navigate"
-        if navigates or headers.get("sec-fetch-site", "") in OWN_SITE:
+    def _cross_site(self, method: str, headers: Headers) -> Problem | None:
+        """Requests that carry no origin, as for an image, a script or a frame; a link that is followed may pass."""
+        asked_for = (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest"))
+        followed = method in ("GET", "HEAD") and asked_for == ("navigate", "document")
+        if followed or headers.get("sec-fetch-site", "") in OWN_SITE:
             return None
         return Problem(403, "foreign_origin", "Pages of other sites may not call this service.")
 

@@ -7,6 +7,7 @@ a problem document.
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from app.answer_headers import GUARDS
 from app.errors import Problem
 
 HEAD_BYTES = 64 * 1024
@@ -28,7 +29,7 @@ class Protocol(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answer, unless an answer has begun already, and close the connection."""
-        answer = Problem(400, "bad_request", DETAIL, headers={"Connection": "close"}).response()
+        answer = Problem(400, "bad_request", DETAIL, headers=GUARDS | {"Connection": "close"}).response()
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             head = h11.Response(status_code=400, headers=answer.raw_headers, reason=b"Bad Request")
             for event in (head, h11.Data(data=bytes(answer.body)), h11.EndOfMessage()):

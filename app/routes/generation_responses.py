@@ -44,7 +44,6 @@ class Told:
             "X-Model": self.model,
             "X-Checkpoint-Step": str(self.checkpoint_step),
             "X-Accel-Buffering": "no",  # nginx would hold the text back
-            "X-Content-Type-Options": "nosniff",  # a browser would wait for 512 bytes to guess the type
             "Cache-Control": "no-store",
         }
 

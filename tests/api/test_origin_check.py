@@ -51,21 +51,28 @@ def test_our_own_pages_pass(http: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize(
-    ("site", "mode", "status"),
+    ("method", "site", "mode", "dest", "status"),
     [
-        ("cross-site", "no-cors", 403),
-        ("same-site", "cors", 403),
-        ("cross-site", "navigate", 200),
-        ("none", "navigate", 200),
-        ("same-origin", "cors", 200),
+        ("GET", "cross-site", "no-cors", "image", 403),
+        ("GET", "same-site", "cors", "empty", 403),
+        ("GET", "cross-site", "navigate", "document", 200),
+        ("GET", "same-site", "navigate", "document", 200),
+        ("GET", "cross-site", "navigate", "iframe", 403),
+        ("GET", "same-site", "navigate", "frame", 403),
+        ("GET", "cross-site", "navigate", "object", 403),
+        ("GET", "cross-site", "navigate", "", 403),
+        ("GET", "cross-site", "no-cors", "document", 403),
+        ("POST", "cross-site", "navigate", "document", 403),
+        ("GET", "none", "navigate", "document", 200),
+        ("GET", "same-origin", "cors", "empty", 200),
     ],
 )
 def test_a_request_without_origin_goes_by_what_the_browser_says_of_it(
-    http: httpx.Client, site: str, mode: str, status: int
+    http: httpx.Client, method: str, site: str, mode: str, dest: str, status: int
 ) -> None:
-    answer = http.get("/corpora", headers={"Sec-Fetch-Site": site, "Sec-Fetch-Mode": mode})
+    headers = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": mode, "Sec-Fetch-Dest": dest}
 
-    assert answer.status_code == status
+    assert http.request(method, "/corpora", headers=headers).status_code == status
 
 
 def test_names_and_origins_of_the_settings_pass(data_dir: Path) -> None:

@@ -14,6 +14,7 @@ from tests.browser.docs_page import DocsPage
 from tests.system.harness import Installation
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+OTHER_SITE = "evil.example"
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -22,7 +23,8 @@ FLAGS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # as on a machine without a network
+    # As on a machine without a network, but for a name that tests serve pages by.
+    f"--host-resolver-rules=MAP {OTHER_SITE} 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 ]
 SIZE = {"width": 1280, "height": 1500}
 
