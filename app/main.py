@@ -107,6 +107,7 @@ def _add_routes(app: FastAPI, settings: Settings) -> None:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
     app.state.stopping = asyncio.Event()
+    app.state.one_header = asyncio.Lock()
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(spool_in(settings.temporary_dir / "uploads"))
         if app.state.database is None:
