@@ -73,7 +73,7 @@ def _name_blob(database: Database, blob: Blob, check: TextCheck, name: str) -> C
         "name": name,
         "bytes": blob.bytes,
         "characters": check.characters,
-        "vocabulary_size": check.vocabulary_size,
+        "vocabulary_size": len(check.different),
         "sha256": blob.sha256,
         "preview": check.preview,
         "created_at": database.now(),

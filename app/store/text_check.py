@@ -1,18 +1,13 @@
 """Whether bytes are a text that can be trained on, found out while they stream by.
 
 Knows no database. Invariant: the pieces let through, joined, are the valid UTF-8 of at least two characters, without a
-byte order mark and without NUL (PostgreSQL stores none, and it marks binary files); offsets count the bytes given. A
-byte costs the same few nanoseconds whatever the text: other threads wait for a piece or two, never for a whole text.
+byte order mark and without NUL (PostgreSQL stores none, and it marks binary files); offsets count the bytes given.
 """
 
 import codecs
-import sys
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+from app.store.characters import Characters
 
 PREVIEW_CHARACTERS = 200
 
@@ -23,8 +18,6 @@ _FOREIGN_MARKS = (
     (codecs.BOM_UTF16_LE, "UTF-16"),
     (codecs.BOM_UTF16_BE, "UTF-16"),
 )
-_ASCII = bytes(range(128))
-_NATIVE_UTF32 = f"utf-32-{'le' if sys.byteorder == 'little' else 'be'}"
 
 
 class NotText(ValueError):
@@ -42,16 +35,8 @@ class TextCheck:
         self.characters = 0
         self.preview = ""
         self.mark_dropped = False
+        self.different = Characters()
         self._offset = 0
-        self._ascii_left = _ASCII
-        self._beyond_ascii: NDArray[np.bool_] | None = None
-        """Of every code point, whether it has come: a megabyte, for texts that are not all ASCII."""
-
-    @property
-    def vocabulary_size(self) -> int:
-        """Distinct characters so far."""
-        beyond = 0 if self._beyond_ascii is None else int(self._beyond_ascii.sum())
-        return len(_ASCII) - len(self._ascii_left) + beyond
 
     def checked(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
         """The pieces, cut between characters, without a byte order mark. Raises NotText."""
@@ -106,16 +91,4 @@ class TextCheck:
         self.characters += len(text)
         if len(self.preview) < PREVIEW_CHARACTERS:
             self.preview += text[: PREVIEW_CHARACTERS - len(self.preview)]
-        if self._ascii_left:
-            self._ascii_left = self._ascii_left.translate(None, data)
-        if len(text) != len(data):
-            self._count_beyond_ascii(data)
-
-    def _count_beyond_ascii(self, data: bytes) -> None:
-        """Mark the code points. A set takes 30 to 180 ns a character, this two to four, few distinct ones or many."""
-        import numpy as np  # here: a service that sees ASCII alone need not load it
-
-        if self._beyond_ascii is None:
-            self._beyond_ascii = np.zeros(sys.maxunicode + 1, np.bool_)
-        beyond = data.translate(None, _ASCII).decode()
-        self._beyond_ascii[np.frombuffer(beyond.encode(_NATIVE_UTF32), np.uint32)] = True
+        self.different.add(text, data)

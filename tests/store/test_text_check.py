@@ -30,7 +30,8 @@ def test_valid_text_passes_unchanged_and_is_counted_however_it_is_cut(text: str,
     stored, counted = check(text.encode(), size)
     assert stored.decode() == text
     assert counted.characters == len(text)
-    assert counted.vocabulary_size == len(set(text))
+    assert len(counted.different) == len(set(text))
+    assert counted.different.in_order() == "".join(sorted(set(text)))
     assert counted.preview == text[:200]
 
 
@@ -39,7 +40,7 @@ def test_characters_of_all_unicode_are_counted_right() -> None:
     points = [p for p in some.choices(range(1, 0x110000), k=30_000) if not 0xD800 <= p <= 0xDFFF]
     text = "".join(map(chr, points)) * 2
     _, counted = check(text.encode(), 4096)
-    assert (counted.characters, counted.vocabulary_size) == (len(text), len(set(text)))
+    assert (counted.characters, len(counted.different)) == (len(text), len(set(text)))
 
 
 def seconds_to_check(distinct: int) -> float:
