@@ -14,7 +14,6 @@ from fastapi import APIRouter, Header, Query, Response
 from app import presets
 from app.documents import JobDocument, ListDocument, job_document, page_document
 from app.errors import invalid
-from app.estimates import available_memory_bytes, memory_bytes, readable
 from app.openapi import problems
 from app.routes.dependencies import After, Configured, JobKey, Limit, StoredIn
 from app.schemas import JobRequest, ModelSettings, TrainingSettings
@@ -24,6 +23,7 @@ from app.store.job_rows import Job
 from app.store.job_state import JobStatus
 from app.store.jobs import Order
 from models.config import ModelConfig, TrainingConfig
+from models.memory_estimate import available_memory_bytes, memory_bytes, readable
 
 router = APIRouter(tags=["jobs"])
 
@@ -87,7 +87,10 @@ def check_feasible(model: ModelConfig, training: TrainingConfig, corpus: Corpus)
     if corpus.characters < minimum:
         message = f"has {corpus.characters} characters, training with these settings needs at least {minimum}"
         raise invalid("corpus", message, code="corpus_too_short", minimum_characters=minimum)
-    estimate, available = memory_bytes(model, training, corpus.vocabulary_size), available_memory_bytes()
+    estimate, available = (
+        memory_bytes(model, training, corpus.vocabulary_size, corpus.characters),
+        available_memory_bytes(),
+    )
     if estimate > available:
         message = f"training needs about {readable(estimate)} of memory, this machine has {readable(available)}"
         raise invalid("model", message, code="too_much_memory", estimate_bytes=estimate, available_bytes=available)
