@@ -6,6 +6,7 @@ size of its corpus tell; every setting is in the answer.
 
 import hashlib
 import json
+from collections.abc import Sequence
 from functools import partial
 from typing import Annotated
 
@@ -13,9 +14,9 @@ from fastapi import APIRouter, Header, Query, Response
 
 from app import presets
 from app.documents import JobDocument, ListDocument, job_document, page_document
-from app.errors import invalid
+from app.feasibility import Place, check_feasible, places_of
 from app.openapi import problems
-from app.routes.dependencies import After, Configured, JobKey, Limit, StoredIn
+from app.routes.dependencies import After, Configured, JobKey, Limit, StoredIn, Watching
 from app.schemas import JobRequest, ModelSettings, TrainingSettings
 from app.store import jobs
 from app.store.corpora import Corpus
@@ -23,7 +24,6 @@ from app.store.job_rows import Job
 from app.store.job_state import JobStatus
 from app.store.jobs import Order
 from models.config import ModelConfig, TrainingConfig
-from models.memory_estimate import available_memory_bytes, memory_bytes, readable
 
 router = APIRouter(tags=["jobs"])
 
@@ -46,6 +46,7 @@ IdempotencyKey = Annotated[
 def create_job(
     database: StoredIn,
     settings: Configured,
+    watch: Watching,
     response: Response,
     request: JobRequest,
     idempotency_key: IdempotencyKey = None,
@@ -57,7 +58,7 @@ def create_job(
     job, new = jobs.enqueue_planned(
         database,
         request.corpus,
-        partial(_order, request),
+        partial(_order, request, places_of(watch.workers_seen())),
         idempotency=None if idempotency_key is None else (idempotency_key, _fingerprint(request)),
         queue_limit=settings.max_queued_jobs,
     )
@@ -67,10 +68,10 @@ def create_job(
     return job_document(job)
 
 
-def _order(request: JobRequest, corpus: Corpus) -> Order:
+def _order(request: JobRequest, places: Sequence[Place], corpus: Corpus) -> Order:
     """The job that a request means. Raises Problem for one that cannot work."""
     model, training = _resolved(request, corpus)
-    check_feasible(model, training, corpus)
+    check_feasible(model, training, corpus, places)
     name = request.name if request.name is not None else corpus.name
     return Order(name, model.as_dict(), training.as_dict())
 
@@ -79,21 +80,6 @@ def _resolved(request: JobRequest, corpus: Corpus) -> tuple[ModelConfig, Trainin
     """Every setting, in range."""
     model, training = request.model or ModelSettings(), request.training or TrainingSettings()
     return presets.resolve(request.preset, model.given(), training.given(), corpus.characters)
-
-
-def check_feasible(model: ModelConfig, training: TrainingConfig, corpus: Corpus) -> None:
-    """Refuse what cannot work: a corpus too short, a network too large for this machine. Raises Problem."""
-    minimum = training.minimum_characters
-    if corpus.characters < minimum:
-        message = f"has {corpus.characters} characters, training with these settings needs at least {minimum}"
-        raise invalid("corpus", message, code="corpus_too_short", minimum_characters=minimum)
-    estimate, available = (
-        memory_bytes(model, training, corpus.vocabulary_size, corpus.characters),
-        available_memory_bytes(),
-    )
-    if estimate > available:
-        message = f"training needs about {readable(estimate)} of memory, this machine has {readable(available)}"
-        raise invalid("model", message, code="too_much_memory", estimate_bytes=estimate, available_bytes=available)
 
 
 def _fingerprint(request: JobRequest) -> str:

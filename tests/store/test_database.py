@@ -109,11 +109,20 @@ def test_migrations_repeat_every_check_of_the_tables_in_code(scene: Any, tmp_pat
 
 def _definitions(connection: Any) -> dict[str, list[str]]:
     query = text("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'alembic%'")
-    return {
-        name: sorted(line.strip().rstrip(",").replace("ON DELETE", "ON DELETE") for line in sql.splitlines())
-        for name, sql in connection.execute(query)
-        if name != "sqlite_sequence"
-    }
+    return {name: _parts(sql) for name, sql in connection.execute(query) if name != "sqlite_sequence"}
+
+
+def _parts(sql: str) -> list[str]:
+    """Columns and constraints, in whatever order and layout: a migration adds them at the end, and renames tables."""
+    head, _, body = " ".join(sql.replace('"', "").split()).partition("(")
+    depth, parts = 0, [""]
+    for character in body.rpartition(")")[0]:
+        depth += (character == "(") - (character == ")")
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [head.strip(), *sorted(part.strip() for part in parts), body.rpartition(")")[2].strip()]
 
 
 def test_the_code_knows_exactly_the_revisions_that_there_are() -> None:
