@@ -26,6 +26,7 @@ from app.openapi import DESCRIPTION, TAGS, describe, operation_id, problems
 from app.origin_check import RefuseOtherOrigins
 from app.routes import corpora, generate, health, job_history, jobs, models
 from app.settings import MIB, Settings
+from app.shutdown import EndWithService
 from app.store.database import Database, open_database
 from app.watch import Watch
 
@@ -83,6 +84,7 @@ def _surround(app: FastAPI, settings: Settings) -> None:
                 expose_headers=["*"],
             )
         stack = RefuseOtherOrigins(stack, [settings.host, *settings.allowed_hosts], settings.cors_origins)
+        stack = EndWithService(stack, lambda: bool(app.state.stopping.is_set()))
         return GuardAnswers(EndRefusedUploads(stack))
 
     app.build_middleware_stack = build_surrounded  # type: ignore[method-assign]
