@@ -4,6 +4,7 @@ Knows the domain's errors by name, to give each its status in one table. Invaria
 form, and an unforeseen one tells nothing about the inside.
 """
 
+import errno
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
@@ -27,6 +28,7 @@ RETRY_SECONDS = "5"
 MAX_TEXT = 500
 """A message may quote what was sent; not all of it."""
 MAX_FIELDS = 20
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class ProblemResponse(JSONResponse):
@@ -166,6 +168,8 @@ def fault_behind(error: HTTPException) -> Problem | None:
     Whatever is raised while it reads a body, the framework tells as a 400, with the reason as its cause.
     """
     cause = error.__cause__
+    if isinstance(cause, OSError) and cause.errno in FULL:  # a form's file is spooled to the disk
+        return problem_of(DiskFull())
     return cause if isinstance(cause, Problem) else None
 
 
