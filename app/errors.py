@@ -4,6 +4,7 @@ Knows the domain's errors by name, to give each its status in one table. Invaria
 form, and an unforeseen one tells nothing about the inside.
 """
 
+import errno
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
@@ -27,6 +28,7 @@ RETRY_SECONDS = "5"
 MAX_TEXT = 500
 """A message may quote what was sent; not all of it."""
 MAX_FIELDS = 20
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class ProblemResponse(JSONResponse):
@@ -160,10 +162,23 @@ async def _answer_domain(request: Request, error: Exception) -> Response:
     return problem_of(error).response()
 
 
+def fault_behind(error: HTTPException) -> Problem | None:
+    """What to answer to a body that could not be read through no fault of its own; None if nothing of that kind.
+
+    Whatever is raised while it reads a body, the framework tells as a 400, with the reason as its cause.
+    """
+    cause = error.__cause__
+    if isinstance(cause, OSError) and cause.errno in FULL:  # a form's file is spooled to the disk
+        return problem_of(DiskFull())
+    return cause if isinstance(cause, Problem) else None
+
+
 def _http_answer(allowed: AllowedMethods) -> Callable[[Request, Exception], Awaitable[Response]]:
     async def answer_http(request: Request, error: Exception) -> Response:
         """What the framework refuses: unknown paths and methods, bodies too large or not readable."""
         assert isinstance(error, HTTPException)
+        if (fault := fault_behind(error)) is not None:
+            return fault.response()
         status = HTTPStatus(error.status_code)
         detail = TOO_LARGE if status == 413 else str(error.detail)
         code = status.phrase.lower().replace(" ", "_")

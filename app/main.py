@@ -26,6 +26,7 @@ from app.openapi import DESCRIPTION, TAGS, describe, operation_id, problems
 from app.origin_check import RefuseOtherOrigins
 from app.routes import corpora, generate, health, job_history, jobs, models
 from app.settings import MIB, Settings
+from app.shutdown import EndWithService
 from app.store.database import Database, open_database
 from app.watch import Watch
 
@@ -83,6 +84,7 @@ def _surround(app: FastAPI, settings: Settings) -> None:
                 expose_headers=["*"],
             )
         stack = RefuseOtherOrigins(stack, [settings.host, *settings.allowed_hosts], settings.cors_origins)
+        stack = EndWithService(stack, lambda: bool(app.state.stopping.is_set()))
         return GuardAnswers(EndRefusedUploads(stack))
 
     app.build_middleware_stack = build_surrounded  # type: ignore[method-assign]
@@ -107,6 +109,7 @@ def _add_routes(app: FastAPI, settings: Settings) -> None:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
     app.state.stopping = asyncio.Event()
+    app.state.one_header = asyncio.Lock()
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(spool_in(settings.temporary_dir / "uploads"))
         if app.state.database is None:

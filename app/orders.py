@@ -4,9 +4,11 @@ Knows what requests say and reads the store; queues nothing. Invariant: a job th
 settings, the size of its corpus and the checkpoint that it starts from tell.
 """
 
+from collections.abc import Sequence
+
 from app import presets
 from app.errors import Problem, invalid
-from app.estimates import available_memory_bytes, memory_bytes, readable
+from app.feasibility import Place, check_feasible
 from app.schemas import JobRequest, ModelSettings, TrainingSettings
 from app.store.corpora import Corpus
 from app.store.database import Database
@@ -15,17 +17,18 @@ from app.store.jobs import Order
 from app.store.trained_models import Checkpoint, find_checkpoint, quarantine, read_checkpoint
 from app.store.vocabularies import corpus_characters
 from models.checkpoint_header import CheckpointInfo, InvalidCheckpoint, header_bytes, read_info
-from models.config import ModelConfig, TrainingConfig
 
 
-def order_anew(request: JobRequest, corpus: Corpus) -> Order:
+def order_anew(request: JobRequest, places: Sequence[Place], corpus: Corpus) -> Order:
     """The job of a request without a checkpoint. Raises Problem, InvalidConfig."""
     config, course = presets.resolve(request.preset, *_given(request), corpus.characters)
-    check_feasible(config, course, corpus, corpus.vocabulary_size)
+    check_feasible(config, course, corpus, corpus.vocabulary_size, places)
     return Order(_name(request, corpus), config.as_dict(), course.as_dict())
 
 
-def order_continued(request: JobRequest, database: Database, corpus: Corpus, info: CheckpointInfo) -> Order:
+def order_continued(
+    request: JobRequest, places: Sequence[Place], database: Database, corpus: Corpus, info: CheckpointInfo
+) -> Order:
     """The job of a request that goes on from a checkpoint. Raises Problem, InvalidConfig, NotFound, Corrupted.
 
     Rarely the corpus has to be read for it (see `corpus_characters`): for threads that may wait, and no transaction.
@@ -33,7 +36,7 @@ def order_continued(request: JobRequest, database: Database, corpus: Corpus, inf
     config, course = presets.resolve_continued(request.preset, *_given(request), info.config)
     characters = corpus_characters(database, corpus, config.normalization)
     new = len(set(characters).difference(info.vocabulary.characters))
-    check_feasible(config, course, corpus, len(info.vocabulary) + new)
+    check_feasible(config, course, corpus, len(info.vocabulary) + new, places)
     return Order(_name(request, corpus), config.as_dict(), course.as_dict(), new_characters=new)
 
 
@@ -68,18 +71,6 @@ def _header(database: Database, checkpoint: Checkpoint) -> bytes:
 def _damaged(reference: str) -> Problem:
     detail = f"from_checkpoint: the checkpoint {reference} was found damaged and is not used; name another one."
     return Problem(500, "corrupted", detail)
-
-
-def check_feasible(model: ModelConfig, training: TrainingConfig, corpus: Corpus, vocabulary_size: int) -> None:
-    """Refuse what cannot work: a corpus too short, a network too large for this machine. Raises Problem."""
-    minimum = training.minimum_characters
-    if corpus.characters < minimum:
-        message = f"has {corpus.characters} characters, training with these settings needs at least {minimum}"
-        raise invalid("corpus", message, code="corpus_too_short", minimum_characters=minimum)
-    estimate, available = memory_bytes(model, training, vocabulary_size), available_memory_bytes()
-    if estimate > available:
-        message = f"training needs about {readable(estimate)} of memory, this machine has {readable(available)}"
-        raise invalid("model", message, code="too_much_memory", estimate_bytes=estimate, available_bytes=available)
 
 
 def _given(request: JobRequest) -> tuple[dict[str, object], dict[str, object]]:

@@ -32,6 +32,7 @@ class SeenWorker:
 
     id: str
     device: str
+    memory_bytes: int | None
     job_id: str | None
     seconds_since_heartbeat: float
 
@@ -67,7 +68,7 @@ class Watch:
         now = self._monotonic()
         ages = {worker.id: now - self._moved[worker.id][1] for worker in self._seen}
         return [
-            SeenWorker(worker.id, worker.device, worker.job_id, round(ages[worker.id], 1))
+            SeenWorker(worker.id, worker.device, worker.memory_bytes, worker.job_id, round(ages[worker.id], 1))
             for worker in self._seen
             if ages[worker.id] < self._lease_seconds
         ]

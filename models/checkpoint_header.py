@@ -3,7 +3,8 @@
 A checkpoint is one safetensors file (8 bytes of header length, a JSON header, the tensors' bytes; see
 huggingface.co/docs/safetensors). Its metadata hold one JSON document under the key `charsmith`. Knows no torch, so that
 the service may import it. Invariant: a `CheckpointInfo` that `read_info` returns agrees with the names, shapes, types
-and offsets of all tensors in the file; anything else raises InvalidCheckpoint, and nothing in a file is executed.
+and offsets of all tensors in the file; anything else raises InvalidCheckpoint, and nothing in a file is executed. No
+header makes more objects than a few thousand, whatever its length.
 """
 
 import json
@@ -21,6 +22,9 @@ METADATA_KEY = "charsmith"
 FORMAT = 1
 MAX_HEADER_BYTES = 16 * 1024 * 1024
 """All of Unicode as a vocabulary takes 4.4 MB; anything longer is no checkpoint of ours."""
+MAX_MARKS = 4_000
+"""Of `[`, `{` and `,` in a header: a value has one before it. The deepest LSTM's has 534, three of them in its
+vocabulary. 15 MiB of `[],` would become 450 MB of lists."""
 
 
 class InvalidCheckpoint(ValueError):
@@ -90,7 +94,9 @@ def metadata_of(info: CheckpointInfo) -> dict[str, str]:
 
 
 def _parse(text: bytes | str, what: str) -> dict[str, Any]:
-    """A JSON object; duplicate keys and NaN are refused, since readers disagree on what they mean."""
+    """A JSON object of not too many parts; duplicate keys and NaN are refused: readers disagree on what they mean."""
+    if _marks(text) > MAX_MARKS:
+        raise InvalidCheckpoint(f"{what} has more than {MAX_MARKS} parts")
     try:
         value = json.loads(text, object_pairs_hook=_distinct, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
@@ -98,6 +104,12 @@ def _parse(text: bytes | str, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InvalidCheckpoint(f"{what} is not a JSON object")
     return value
+
+
+def _marks(text: bytes | str) -> int:
+    if isinstance(text, str):
+        return sum(text.count(mark) for mark in "[{,")
+    return sum(text.count(mark) for mark in (b"[", b"{", b","))
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -8,30 +8,35 @@ from app.processes import StopRequest, end_with_parent, started_by_parent
 from app.settings import Settings, SettingsError, load_settings
 from app.store.database import open_database
 from app.store.errors import StoreError
+from models.memory_estimate import readable
 from worker.health import new_worker_id
 from worker.runner import Runner
 
 log = logging.getLogger("worker")
 
 
-def find_device(wanted: str) -> str:
-    """The device's name, asked in another process: this one must never touch it. Exits when there is no such device."""
+def find_device(wanted: str) -> tuple[str, int]:
+    """The device's name and its memory in bytes, asked in another process: this one must never touch it.
+
+    Exits when there is no such device.
+    """
     command = [sys.executable, "-P", "-m", "worker.device", wanted]
     answer = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     if answer.returncode != 0:
         sys.exit(f"CHARSMITH_DEVICE: {answer.stderr.strip()}")
     if answer.stderr:
         log.warning("%s", answer.stderr.strip())
-    return answer.stdout
+    device, memory_bytes = answer.stdout.split()
+    return device, int(memory_bytes)
 
 
 def work(settings: Settings) -> None:
     database = open_database(settings.resolved_database_url)
-    device = find_device(settings.device)
+    device, memory_bytes = find_device(settings.device)
     stop = StopRequest()
     stop.listen()
-    log.info("ready: trains on %s", device)
-    Runner(database, settings, new_worker_id(), device, stop).run()
+    log.info("ready: trains on %s with %s", device, readable(memory_bytes))
+    Runner(database, settings, new_worker_id(), device, stop, memory_bytes=memory_bytes).run()
     database.close()
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.config import Normalization, TrainingConfig
+from models.lanes import cut_into_lanes
 from models.vocabulary import Vocabulary, normalize
 
 ENCODE_CHARACTERS = 1 << 20
@@ -98,19 +99,13 @@ class Batch:
 class Lanes:
     """Parallel readers of contiguous parts of a text, which together cover it.
 
-    Lane b begins at b/B of the text. A lane's pass (an epoch) is cut into windows of `sequence_length` or just below,
-    all of one length but for one character: a short rest at the end would be a step as large as any on far less
-    evidence. There are fewer lanes than asked for where a lane would not fill one sequence.
+    Lane b begins at b/B of the text. A lane's pass (an epoch) is cut into windows (models.lanes).
     """
 
     def __init__(self, ids: Ids, lanes: int, sequence_length: int) -> None:
-        predictions = len(ids) - 1
-        assert predictions >= sequence_length, "the caller checks the minimum"
-        self.lanes = min(lanes, predictions // sequence_length)
-        self.lane_characters = -(-predictions // self.lanes)  # rounded up: lanes may overlap by one character
-        self.windows = -(-self.lane_characters // sequence_length)
+        self.lanes, self.lane_characters, self.windows = cut_into_lanes(len(ids), lanes, sequence_length)
         self._ids = ids
-        self._starts_B = np.arange(self.lanes, dtype=np.int64) * predictions // self.lanes
+        self._starts_B = np.arange(self.lanes, dtype=np.int64) * (len(ids) - 1) // self.lanes
 
     def read(self, step: int) -> Batch:
         """What the optimizer's update number `step` (from 0) reads. Every `windows` steps the lanes wrap."""

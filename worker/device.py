@@ -1,4 +1,6 @@
-"""Which device trains. Run as a program it prints the answer, so that the worker itself need not import torch.
+"""Which device trains, and how much memory a training may take there.
+
+Run as a program it prints the answer, so that the worker itself need not import torch.
 
 A CUDA device counts only once a kernel has run on it: after a driver update or a lost device `is_available` alone lies.
 """
@@ -6,6 +8,8 @@ A CUDA device counts only once a kernel has run on it: after a driver update or 
 import sys
 
 import torch
+
+from models.memory_estimate import available_memory_bytes
 
 
 def choose_device(wanted: str) -> str:
@@ -20,6 +24,13 @@ def choose_device(wanted: str) -> str:
     if fault := _fault(wanted):
         raise RuntimeError(fault)
     return wanted
+
+
+def device_memory_bytes(device: str) -> int:
+    """All of a GPU's, though others may use some of it; of this machine, or what its container may use."""
+    if torch.device(device).type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return available_memory_bytes()
 
 
 def _fault(device: str) -> str:
@@ -40,7 +51,7 @@ def main() -> None:
         device = choose_device(sys.argv[1])
     except (RuntimeError, ValueError) as error:
         sys.exit(str(error))
-    sys.stdout.write(device)
+    sys.stdout.write(f"{device} {device_memory_bytes(device)}")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from app.processes import StopRequest
 from app.settings import Settings
@@ -22,6 +23,7 @@ from app.store.job_state import JobStatus
 from worker.events import Evaluated, Event, Finished, Progress, Sampled, Saved, Started, Ticked
 from worker.heartbeat import HEARTBEAT_SECONDS, Ending, Heartbeat
 from worker.launch import ChildCrashed, TrainingChild, TrainingFailed, TrainingRefusal, TrainingTask
+from worker.memory_check import lack_of_memory
 from worker.preparation import prepare
 from worker.workspace import attempt_folder, sweep
 
@@ -53,6 +55,7 @@ class Runner:
         device: str,
         stop: StopRequest,
         *,
+        memory_bytes: int,
         start_child: Callable[[TrainingTask], TrainingChild] = TrainingChild,
     ) -> None:
         self._database = database
@@ -60,6 +63,7 @@ class Runner:
         self._worker_id = worker_id
         self._device = device
         self._threads = settings.torch_threads or training_threads()
+        self._memory_bytes = memory_bytes
         self._start_child = start_child
         self._folder = settings.temporary_dir / "attempts"
         self._stop = stop
@@ -89,10 +93,14 @@ class Runner:
     def _announce(self) -> None:
         while not self._stop.is_set():
             try:
-                workers.announce(self._database, self._worker_id, self._device, self._job_id)
+                self._beat()
             except Exception:  # the thread must outlive a surprise: without it the worker would seem dead
                 log.warning("presence not stored", exc_info=True)
             self._stop.wait(HEARTBEAT_SECONDS)
+
+    def _beat(self) -> None:
+        told = (self._worker_id, self._device, self._job_id)
+        workers.announce(self._database, *told, memory_bytes=self._memory_bytes)
 
     def run_job(self, claim: Claim) -> None:
         """One attempt, from claim to a recorded end."""
@@ -129,6 +137,8 @@ class Runner:
 
     def _attempt(self, claim: Claim, heartbeat: Heartbeat) -> Callable[[Claim], None]:
         """Train; what to do with the job then."""
+        if (error := lack_of_memory(self._database, claim, self._device, self._memory_bytes)) is not None:
+            return self._unfit(error)
         with attempt_folder(self._folder) as folder:
             try:
                 with heartbeat.patience():
@@ -186,8 +196,11 @@ class Runner:
         claims.release(self._database, claim, crashed=True)
 
     def _failed(self, refusal: TrainingRefusal) -> Callable[[Claim], None]:
-        error = {"code": refusal.code, "detail": refusal.detail}
-        log.error("job failed: %s\n%s", error, refusal.traceback)
+        log.error("%s", refusal.traceback)
+        return self._unfit({"code": refusal.code, "detail": refusal.detail})
+
+    def _unfit(self, error: dict[str, Any]) -> Callable[[Claim], None]:
+        log.error("job failed: %s", error)
         return lambda claim: claims.finish(self._database, claim, JobStatus.FAILED, error)
 
 

@@ -12,6 +12,7 @@ from fastapi import Depends, Path, Query, Request, UploadFile
 from app.generation.streams import Generation
 from app.settings import Settings
 from app.store.database import Database
+from app.watch import Watch
 
 PIECE_BYTES = 1024 * 1024
 
@@ -29,9 +30,14 @@ async def _generation(request: Request) -> Generation:
     return cast(Generation, request.app.state.generation)
 
 
+async def _watch(request: Request) -> Watch:
+    return cast(Watch, request.app.state.watch)
+
+
 StoredIn = Annotated[Database, Depends(_database)]
 Configured = Annotated[Settings, Depends(_settings)]
 Generating = Annotated[Generation, Depends(_generation)]
+Watching = Annotated[Watch, Depends(_watch)]
 
 Limit = Annotated[int, Query(ge=1, le=100, description="Items on a page.")]
 After = Annotated[str | None, Query(max_length=100, description="The `next` of the page before.")]

@@ -7,13 +7,13 @@ wait in the queue.
 from dataclasses import asdict
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
 from app.errors import Problem
 from app.openapi import problems
-from app.routes.dependencies import Generating, StoredIn
+from app.routes.dependencies import Generating, StoredIn, Watching
 from app.store.database import Database
 from app.store.errors import StoreError
 from app.store.workers import list_workers
@@ -32,6 +32,7 @@ class SeenWorkerDocument(BaseModel):
 
     id: str
     device: str
+    memory_bytes: int | None = Field(description="What a training may take there.")
     job_id: str | None
     seconds_since_heartbeat: float
 
@@ -52,9 +53,9 @@ async def healthz() -> Alive:
 
 
 @router.get("/readyz", summary="Can the service work?", responses=problems(503))
-async def readyz(request: Request, database: StoredIn, generation: Generating) -> Ready:
+async def readyz(database: StoredIn, generation: Generating, watch: Watching) -> Ready:
     """503 without a usable database or a generation process. Workers are listed; a missing one is no 503."""
-    workers = [SeenWorkerDocument(**asdict(worker)) for worker in request.app.state.watch.workers_seen()]
+    workers = [SeenWorkerDocument(**asdict(worker)) for worker in watch.workers_seen()]
     ready = Ready(database=await run_in_threadpool(_usable, database), generation=generation.alive, workers=workers)
     if not (ready.database and ready.generation):
         missing = "database" if not ready.database else "generation process"

@@ -6,16 +6,17 @@ setting is in the answer.
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Response
 
 from app.documents import JobDocument, ListDocument, job_document, page_document
+from app.feasibility import Place, places_of
 from app.openapi import problems
 from app.orders import find_start, order_anew, order_continued
-from app.routes.dependencies import After, Configured, JobKey, Limit, StoredIn
+from app.routes.dependencies import After, Configured, JobKey, Limit, StoredIn, Watching
 from app.schemas import JobRequest
 from app.store import corpora, jobs
 from app.store.database import Database
@@ -43,6 +44,7 @@ IdempotencyKey = Annotated[
 def create_job(
     database: StoredIn,
     settings: Configured,
+    watch: Watching,
     response: Response,
     request: JobRequest,
     idempotency_key: IdempotencyKey = None,
@@ -58,12 +60,13 @@ def create_job(
     """
     key = None if idempotency_key is None else (idempotency_key, _fingerprint(request))
     queue = partial(jobs.enqueue_planned, idempotency=key, queue_limit=settings.max_queued_jobs)
+    places = places_of(watch.workers_seen())
     if request.from_checkpoint is None:
-        job, new = queue(database, request.corpus, partial(order_anew, request))
+        job, new = queue(database, request.corpus, partial(order_anew, request, places))
     elif first := jobs.first_of_key(database, key):  # whatever has become of the checkpoint since
         job, new = first, False
     else:
-        job, new = _queue_continued(queue, database, request, request.from_checkpoint)
+        job, new = _queue_continued(queue, database, request, places, request.from_checkpoint)
     response.headers["Location"] = f"/jobs/{job.id}"
     if not new:
         response.headers["Idempotent-Replayed"] = "true"
@@ -71,12 +74,16 @@ def create_job(
 
 
 def _queue_continued(
-    queue: Callable[..., tuple[Job, bool]], database: Database, request: JobRequest, reference: str
+    queue: Callable[..., tuple[Job, bool]],
+    database: Database,
+    request: JobRequest,
+    places: Sequence[Place],
+    reference: str,
 ) -> tuple[Job, bool]:
     """As `queue`; corpus and checkpoint are looked up first, to be read outside of its transaction."""
     corpus = corpora.get_corpus(database, request.corpus)
     checkpoint, info = find_start(database, reference)
-    order = order_continued(request, database, corpus, info)
+    order = order_continued(request, places, database, corpus, info)
     return queue(database, corpus.id, lambda _: order, from_checkpoint=checkpoint.id)
 
 

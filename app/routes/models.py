@@ -7,7 +7,7 @@ model only after its header was checked here and its numbers in the generation p
 from collections.abc import Iterator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, File, Form, Response, UploadFile
+from fastapi import APIRouter, File, Form, Request, Response, UploadFile
 from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
@@ -56,6 +56,7 @@ def list_models(database: StoredIn, limit: Limit = 20, after: After = None) -> L
 
 @uploads.post("/models", status_code=201, summary="Upload a model", responses=problems(422, 503, 507))
 async def upload_model(
+    request: Request,
     database: StoredIn,
     settings: Configured,
     generation: Generating,
@@ -70,7 +71,8 @@ async def upload_model(
     if (file.size or 0) > settings.max_model_bytes:
         raise Problem(413, "content_too_large", TOO_LARGE)
     name = check_name(name or name_from(file.filename, "model"))
-    info = await run_in_threadpool(_read_header, file)
+    async with request.app.state.one_header:
+        info = await run_in_threadpool(_read_header, file)
     blob = await run_in_threadpool(blobs.write_blob, database, pieces_of(file))
     try:
         await _inspect(generation, blob.id)

@@ -1,43 +1,50 @@
 """Which different characters a text has, counted while it streams by.
 
-Knows no database. Invariant: whatever the pieces, the characters are those of all pieces together.
+Knows no database. Invariants: whatever the pieces, the characters are those of all pieces together; a byte costs the
+same few nanoseconds whatever the text, and other threads wait for a piece or two, never for a whole text.
 """
 
-import re
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 _ASCII = bytes(range(128))
-_MISSES_PER_CHARACTER = 20
+_NATIVE_UTF32 = f"utf-32-{'le' if sys.byteorder == 'little' else 'be'}"
 
 
 class Characters:
-    """A growing set of characters; Unicode bounds the memory that it takes."""
+    """A growing set of characters."""
 
     def __init__(self) -> None:
         self._ascii_left = _ASCII
-        self._beyond_ascii: set[str] = set()
-        self._unknown = re.compile(r"[^\x00-\x7f]")
-        self._missed = 0
+        self._beyond_ascii: NDArray[np.bool_] | None = None
+        """Of every code point, whether it has come: a megabyte, for texts that are not all ASCII."""
 
     def __len__(self) -> int:
-        return len(_ASCII) - len(self._ascii_left) + len(self._beyond_ascii)
-
-    def in_order(self) -> str:
-        """All of them, by code point."""
-        ascii_seen = set(_ASCII) - set(self._ascii_left)
-        return "".join(sorted({*map(chr, ascii_seen), *self._beyond_ascii}))
+        beyond = 0 if self._beyond_ascii is None else int(self._beyond_ascii.sum())
+        return len(_ASCII) - len(self._ascii_left) + beyond
 
     def add(self, text: str, data: bytes) -> None:
         """Those of a piece, `data` being its UTF-8."""
         if self._ascii_left:
             self._ascii_left = self._ascii_left.translate(None, data)
         if len(text) != len(data):
-            self._add_beyond_ascii(text)
+            self._add_beyond_ascii(data)
 
-    def _add_beyond_ascii(self, text: str) -> None:
-        """A regular expression passes over known characters at 3 ns each; a set takes 28."""
-        new = self._unknown.findall(text)
-        self._beyond_ascii.update(new)
-        self._missed += len(new)
-        if self._missed > _MISSES_PER_CHARACTER * len(self._beyond_ascii):  # compiling costs by their number
-            self._unknown = re.compile(f"[^\x00-\x7f{''.join(self._beyond_ascii)}]")
-            self._missed = 0
+    def in_order(self) -> str:
+        """All of them, by code point."""
+        ascii_seen = _ASCII.translate(None, self._ascii_left).decode()
+        beyond = () if self._beyond_ascii is None else self._beyond_ascii.nonzero()[0].tolist()
+        return ascii_seen + "".join(map(chr, beyond))
+
+    def _add_beyond_ascii(self, data: bytes) -> None:
+        """Mark the code points. A set takes 30 to 180 ns a character, this two to four, few distinct ones or many."""
+        import numpy as np  # here: a service that sees ASCII alone need not load it
+
+        if self._beyond_ascii is None:
+            self._beyond_ascii = np.zeros(sys.maxunicode + 1, np.bool_)
+        beyond = data.translate(None, _ASCII).decode()
+        self._beyond_ascii[np.frombuffer(beyond.encode(_NATIVE_UTF32), np.uint32)] = True

@@ -31,7 +31,7 @@ from sqlalchemy.types import TypeDecorator
 
 from app.store.job_state import FINISHED, JobStatus
 
-REVISIONS = ("0001", "0002", "0003")
+REVISIONS = ("0001", "0002", "0003", "0004")
 """The schema versions that this code knows, oldest first; the last one is what it works on."""
 
 CHUNK_BYTES = 1024 * 1024
@@ -286,6 +286,7 @@ workers = Table(
     metadata,
     Column("id", String(128), primary_key=True),
     Column("device", String(64), nullable=False),
+    Column("memory_bytes", Count),
     Column("job_id", String(64)),
     Column("beats", Count, nullable=False),
     Column("started_at", UtcTime, nullable=False),

@@ -21,16 +21,20 @@ class Worker:
 
     id: str
     device: str
+    memory_bytes: int | None
+    """What a training may take there; None: it does not say."""
     job_id: str | None
     beats: int
     started_at: datetime
     seen_at: datetime
 
 
-def announce(database: Database, worker_id: str, device: str, job_id: str | None = None) -> None:
+def announce(
+    database: Database, worker_id: str, device: str, job_id: str | None = None, *, memory_bytes: int | None = None
+) -> None:
     """The worker is listed, with the job it runs, and has beaten once more. A new one sends long gone ones away."""
     now = database.now()
-    seen = {"device": device, "job_id": job_id, "seen_at": now}
+    seen = {"device": device, "memory_bytes": memory_bytes, "job_id": job_id, "seen_at": now}
     with database.write() as connection:
         beat = update(workers).where(workers.c.id == worker_id).values(beats=workers.c.beats + 1, **seen)
         if connection.execute(beat).rowcount == 0:

@@ -92,13 +92,13 @@ def test_a_worker_is_seen_as_long_as_its_heartbeat_moves(service: Service, watch
 
 
 def test_the_running_service_reports_a_worker_that_announces_itself(own_service: Service) -> None:
-    workers.announce(own_service.database, "w1", "cpu")
+    workers.announce(own_service.database, "w1", "cpu", memory_bytes=2**34)
     watch: Watch = own_service.app.state.watch
     watch.look()
 
     seen = own_service.http.get("/readyz").json()["workers"]
 
-    assert [(worker["id"], worker["device"]) for worker in seen] == [("w1", "cpu")]
+    assert [(worker["id"], worker["device"], worker["memory_bytes"]) for worker in seen] == [("w1", "cpu", 2**34)]
     assert seen[0]["seconds_since_heartbeat"] < 13
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.store import claims
+from app.store import claims, workers
 from app.store.job_state import JobStatus
 from models.config import ModelConfig, TrainingConfig
 from tests.api.service import Service, assert_problem, walk
@@ -42,6 +42,7 @@ PROGRESS = [
     "val_loss",
     "bits_per_character",
     "characters_per_second",
+    "memory_bytes",
     "eta_seconds",
 ]
 
@@ -141,6 +142,49 @@ def test_a_network_too_large_for_the_machine_is_refused_with_the_estimate(upload
     assert problem["code"] == "too_much_memory"
     assert problem["estimate_bytes"] > problem["available_bytes"]
     assert "GiB" in problem["detail"]
+
+
+GPU = 140 * 2**30
+
+
+@pytest.mark.parametrize(
+    ("announced", "status"),
+    [
+        ({"large": ("cuda", GPU), "small": ("cpu", 2**20)}, 202),
+        ({"small": ("cpu", 2**20)}, 422),
+        ({"silent": ("cpu", None)}, 202),
+        ({}, 202),
+    ],
+    ids=["a GPU", "a small worker", "a worker that does not say", "no worker"],
+)
+def test_a_job_is_measured_by_the_largest_worker_that_lives_and_by_this_machine_without_one(
+    own_service: Service, announced: dict[str, tuple[str, int | None]], status: int
+) -> None:
+    """The service of docker-compose.yml has less memory than its worker."""
+    own_service.upload(name="hamlet")
+    own_service.app.state.watch.look()
+    for name, (device, memory) in announced.items():
+        workers.announce(own_service.database, name, device, memory_bytes=memory)
+    own_service.app.state.watch.look()
+
+    answer = post(own_service, model={"hidden_size": 512})
+
+    assert answer.status_code == status
+    if status == 422:
+        assert answer.json()["available_bytes"] == 2**20
+
+
+def test_a_job_larger_than_the_service_is_queued_for_a_worker_that_can_train_it(
+    own_service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.feasibility.available_memory_bytes", lambda: 2**20)
+    own_service.upload(name="hamlet")
+    assert_problem(post(own_service), 422, "model")
+
+    own_service.app.state.watch.look()
+    workers.announce(own_service.database, "w1", "cuda", memory_bytes=GPU)
+    own_service.app.state.watch.look()
+    assert post(own_service).status_code == 202
 
 
 def test_an_unknown_corpus_answers_404(uploaded: Service) -> None:

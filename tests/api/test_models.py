@@ -1,18 +1,23 @@
 """Looking at, downloading, uploading and deleting models over HTTP."""
 
+import contextlib
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from app.generation.streams import GenerationRefused
+from app.routes import models
 from app.settings import Settings
 from app.store import claims, recording
 from app.store.claims import Claim
 from app.store.job_state import JobStatus
 from models.checkpoint import encode_checkpoint
-from models.checkpoint_header import CheckpointInfo
+from models.checkpoint_header import CheckpointInfo, read_info
 from models.config import ModelConfig
 from models.rnn import CharRNN
 from models.vocabulary import Vocabulary
@@ -166,6 +171,26 @@ def test_a_file_that_is_no_model_is_refused_and_nothing_is_kept(
     assert problem["code"] == "invalid_model_file"
     assert service.http.get("/models").json()["data"] == []
     assert service.generation.inspected == []
+
+
+def test_of_many_uploads_at_once_one_header_is_read_at_a_time(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A header may take a hundred megabytes while it is read."""
+    together, meeting = [], threading.Barrier(2)
+
+    def read(*arguments: Any, **options: Any) -> CheckpointInfo:
+        with contextlib.suppress(threading.BrokenBarrierError):
+            meeting.wait(0.5)
+            together.append(True)
+        return read_info(*arguments, **options)
+
+    monkeypatch.setattr(models, "read_info", read)
+    with ThreadPoolExecutor(4) as threads:
+        answers = list(threads.map(lambda _: upload(service, checkpoint_file()), range(4)))
+
+    assert [answer.status_code for answer in answers] == [201] * 4
+    assert not together
 
 
 def test_a_file_that_the_generation_process_refuses_is_not_kept(service: Service) -> None:

@@ -1,6 +1,8 @@
 """Where an upload lies while it comes in: in the data folder, not in the system's, which may be a small memory disk."""
 
+import errno
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from fastapi import UploadFile
 from app.routes import corpora
 from app.routes.dependencies import pieces_of
 from app.settings import Settings
-from tests.api.service import Service, running
+from tests.api.service import Service, assert_problem, running
 
 DESCRIPTORS = Path("/proc/self/fd")
 LARGE = b"to be, or not to be\n" * 150_000
@@ -36,6 +38,23 @@ def open_within(folder: Path) -> list[str]:
         if target.startswith(f"{folder.resolve()}/"):
             found.append(target)
     return found
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize("path", ["/corpora", "/models"])
+def test_a_disk_that_is_full_while_an_upload_comes_in_is_told_as_such(
+    service: Service, monkeypatch: pytest.MonkeyPatch, number: int, path: str
+) -> None:
+    """The form parser writes; a 400 would say that the upload is wrong."""
+
+    def write(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(tempfile.SpooledTemporaryFile, "write", write)
+
+    answer = service.http.post(path, files={"file": ("hamlet.txt", LARGE)})
+
+    assert assert_problem(answer, 507)["code"] == "disk_full"
 
 
 def test_a_large_upload_is_spooled_in_the_data_folder_and_leaves_nothing(

@@ -1,6 +1,7 @@
 """Uploaded bytes are a text, or it is said what is wrong and where."""
 
 import random
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -29,6 +30,7 @@ def test_valid_text_passes_unchanged_and_is_counted_however_it_is_cut(text: str,
     stored, counted = check(text.encode(), size)
     assert stored.decode() == text
     assert counted.characters == len(text)
+    assert len(counted.different) == len(set(text))
     assert counted.different.in_order() == "".join(sorted(set(text)))
     assert counted.preview == text[:200]
 
@@ -39,7 +41,22 @@ def test_characters_of_all_unicode_are_counted_right() -> None:
     text = "".join(map(chr, points)) * 2
     _, counted = check(text.encode(), 4096)
     assert (counted.characters, len(counted.different)) == (len(text), len(set(text)))
-    assert counted.different.in_order() == "".join(sorted(set(text)))
+
+
+def seconds_to_check(distinct: int) -> float:
+    """Of this thread's own time, for as many characters from beyond the basic plane; the best of three."""
+    some = random.Random(2)
+    data = "".join(chr(0x20000 + some.randrange(distinct)) for _ in range(400_000)).encode()
+    taken = []
+    for _ in range(3):
+        begin = time.thread_time()
+        check(data, 1 << 16)
+        taken.append(time.thread_time() - begin)
+    return min(taken)
+
+
+def test_a_text_costs_as_much_with_many_distinct_characters_as_with_few() -> None:
+    assert seconds_to_check(5_000) < 10 * seconds_to_check(10)
 
 
 @pytest.mark.parametrize("size", [1, 2, 100])

@@ -8,9 +8,10 @@ from app.store.workers import announce, leave, list_workers
 def test_announcing_counts_beats_and_tells_device_and_job(scene: Any) -> None:
     announce(scene.database, "one", "cpu")
     scene.clock.jump(seconds=2)
-    announce(scene.database, "one", "cpu", "job_x")
+    announce(scene.database, "one", "cpu", "job_x", memory_bytes=2**40)
     (worker,) = list_workers(scene.database)
     assert (worker.id, worker.device, worker.job_id, worker.beats) == ("one", "cpu", "job_x", 2)
+    assert worker.memory_bytes == 2**40
     assert (worker.seen_at - worker.started_at).total_seconds() == 2
 
 

@@ -4,6 +4,7 @@ import json
 import pickle
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,40 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "a NaN among the weights": lambda: with_weight(float("nan")),
     "an infinite weight": lambda: with_weight(float("inf")),
 }
+
+
+MEGABYTES = {
+    "lists": b"[" + b"[]," * 1_000_000 + b"[]]",
+    "objects": b"[" + b"{}," * 1_000_000 + b"{}]",
+    "numbers": b"[" + b"1.5," * 1_000_000 + b"1]",
+    "texts": b"[" + b'"ab",' * 1_000_000 + b"1]",
+    "keys": b"{" + b",".join(b'"%d":0' % n for n in range(500_000)) + b"}",
+}
+
+
+@pytest.mark.parametrize("kind", MEGABYTES)
+@pytest.mark.parametrize("inner", [False, True], ids=["header", "metadata"])
+def test_a_header_of_millions_of_parts_is_refused_before_they_are_made(kind: str, inner: bool) -> None:
+    text = MEGABYTES[kind]
+    if inner:  # escaped, so that the header itself holds none of the marks
+        escaped = "".join(f"\\u{ord(c):04x}" if c in '[{,"' else c for c in text.decode())
+        text = b'{"__metadata__":{"charsmith":"%s"}}' % escaped[:16_000_000].encode()
+    tracemalloc.start()
+    with pytest.raises(InvalidCheckpoint, match="more than"):
+        read_info(len(text).to_bytes(8, "little") + text)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 * len(text), "copies of the text, and nothing made of it"
+
+
+def test_the_largest_network_of_all_has_a_header_that_is_taken() -> None:
+    """All layers, and a vocabulary of every character, which has each mark once."""
+    points = (point for point in range(1, 0x110000) if not 0xD800 <= point < 0xE000)
+    vocabulary = Vocabulary("".join(map(chr, points)))
+    config = ModelConfig("lstm", 1, 16, 1)
+    training = TrainingConfig(steps=10**9, patience=10**6, evaluate_every=10**9)
+    info = CheckpointInfo(config, vocabulary, 42, 1.5, 1.5, training.as_dict())
+    assert read_info(encode_checkpoint(CharRNN(config, len(vocabulary)), info)) == info
 
 
 @pytest.mark.parametrize("name", HOSTILE)

@@ -9,14 +9,16 @@ from app.settings import Settings
 from app.store import blobs, claims, corpora, events, jobs, metrics, trained_models, workers
 from app.store.database import Database
 from app.store.errors import DatabaseBusy
+from app.store.job_state import JobStatus
 from models.config import ModelConfig, TrainingConfig
-from tests.worker.conftest import ScriptedChild
+from tests.worker.conftest import TEXT, ScriptedChild
 from worker import workspace
 from worker.device import choose_device
 from worker.events import Evaluated, Finished, Progress, Sampled, Saved, Started, Ticked
 from worker.launch import ChildCrashed, TrainingFailed, TrainingRefusal, TrainingTask
 from worker.runner import Runner, training_threads
 
+MEMORY_BYTES = 2**30
 STARTED = Started(0, 10, 1234, 20, 1900, 200, "cpu", "float32")
 
 
@@ -37,7 +39,15 @@ class Rig:
         self.tasks: list[TrainingTask] = []
         self.texts: list[bytes] = []
         self.stop = StopRequest()
-        self.runner = Runner(database, Settings(data_dir=folder), "worker-1", "cpu", self.stop, start_child=self._start)
+        self.runner = Runner(
+            database,
+            Settings(data_dir=folder),
+            "worker-1",
+            "cpu",
+            self.stop,
+            memory_bytes=MEMORY_BYTES,
+            start_child=self._start,
+        )
         self.folder = folder / "tmp" / "attempts"
 
     def _start(self, task: TrainingTask) -> ScriptedChild:
@@ -115,6 +125,25 @@ def test_a_refusal_fails_the_job_with_its_reason_and_keeps_its_checkpoints(
     job = jobs.get_job(database, job_id)
     assert (job.status, job.error) == ("failed", {"code": "diverged", "detail": "the loss is not a number"})
     assert trained_models.find_checkpoint(database, "hamlet")[1].step == 5
+
+
+@pytest.mark.parametrize(("hidden_size", "ends"), [(16_384, JobStatus.FAILED), (64, JobStatus.SUCCEEDED)])
+def test_a_job_that_does_not_fit_into_the_workers_memory_fails_with_the_estimate(
+    database: Database, tmp_path: Path, hidden_size: int, ends: JobStatus
+) -> None:
+    """Queued when a larger worker lived, say."""
+    corpus = corpora.add_corpus(database, [TEXT], "hamlet").corpus
+    model, training = ModelConfig(hidden_size=hidden_size).as_dict(), TrainingConfig(steps=10).as_dict()
+    job, _ = jobs.enqueue(database, name="large", corpus_id=corpus.id, model=model, training=training)
+    rig = Rig(database, tmp_path, [STARTED, Finished(10, "budget", None, None)])
+    rig.run_all()
+    job = jobs.get_job(database, job.id)
+    assert job.status is ends
+    assert len(rig.tasks) == (ends is JobStatus.SUCCEEDED), "no training is begun in vain"
+    if job.error is not None:
+        assert job.error["code"] == "too_much_memory"
+        assert job.error["estimate_bytes"] > job.error["available_bytes"] == MEMORY_BYTES
+        assert "1.0 GiB" in job.error["detail"]
 
 
 def test_an_error_while_recording_ends_the_attempt_and_not_the_job(
