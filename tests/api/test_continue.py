@@ -166,11 +166,13 @@ def test_the_corpus_is_not_read_for_the_answer(staged: Service, monkeypatch: pyt
 def test_the_estimate_of_memory_counts_the_characters_of_both(staged: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
 
-    def estimate(model: ModelConfig, training: TrainingConfig, vocabulary_size: int) -> int:
+    def estimate(
+        model: ModelConfig, training: TrainingConfig, vocabulary_size: int, characters: int, *, device: str
+    ) -> int:
         seen.append(vocabulary_size)
         return 2**70
 
-    monkeypatch.setattr("app.orders.memory_bytes", estimate)
+    monkeypatch.setattr("app.feasibility.memory_bytes", estimate)
     assert assert_problem(post(staged), 422, "model")["code"] == "too_much_memory"
     assert seen == [len(ALPHABET) + len(NEW)]
 

@@ -42,8 +42,8 @@ PROGRESS = [
     "val_loss",
     "bits_per_character",
     "characters_per_second",
-    "memory_bytes",
     "eta_seconds",
+    "memory_bytes",
 ]
 
 
