@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from app.presets import Preset
 from app.store.names import NAME_PATTERN
-from models.config import MODEL_RANGES, TRAINING_RANGES, Cell, Normalization, Precision, Real
+from models.config import MODEL_RANGES, TRAINING_RANGES, Cell, Normalization, Precision
 
 
 def _no_surrogates(text: str) -> str:
@@ -96,7 +96,7 @@ def _add_ranges(schema: dict[str, Any]) -> None:
     """Let the OpenAPI document tell the ranges of settings, which `models.config` checks."""
     for name, allowed in {**MODEL_RANGES, **TRAINING_RANGES}.items():
         if found := schema["properties"].get(name):
-            found["exclusiveMinimum" if isinstance(allowed, Real) and allowed.above_low else "minimum"] = allowed.low
+            found["minimum"] = allowed.low
             # FastAPI writes bounds as floating-point numbers: 2^63 is one, 2^63 - 1 is none.
             found |= {"exclusiveMaximum": 2**63} if allowed.high == 2**63 - 1 else {"maximum": allowed.high}
 
@@ -156,7 +156,10 @@ class TrainingSettings(Section):
     validation_fraction: float | None = Field(
         default=None, description="The end of the text that is kept for validation, 0 to 0.5. Default 0.1."
     )
-    patience: int | None = Field(default=None, description="Evaluations without a new best before training ends early.")
+    patience: int | None = Field(
+        default=None,
+        description="Evaluations without a new best validation loss before training ends early.",
+    )
     seed: int | None = Field(default=None, description="Fixes initial weights and dropout. Default 0.")
     precision: Precision | None = Field(default=None, description="Of the products in training. Default auto.")
     evaluate_every: int | None = Field(

@@ -12,20 +12,20 @@ OFF_RANGE: dict[str, list[Any]] = {
     "model.hidden_size": [0, -1, 16_385, 1.5, "256", True, 2**63, [], {}],
     "model.num_layers": [0, 17],
     "model.embedding_size": [0, 16_385],
-    "model.dropout": [-0.1, 0.96, "0.1"],
+    "model.dropout": [-0.1, 0.96, "0.1", 5e-324],
     "model.normalization": ["nfkc"],
     "model.hiden_size": [256],
-    "training.epochs": [0, -1, 1e7],
+    "training.epochs": [0, -1, 1e7, 5e-324],
     "training.steps": [0, 10**9 + 1, 0.5],
-    "training.minutes": [0, -1, 60 * 24 * 91],
+    "training.minutes": [0, -1, 60 * 24 * 91, 1e-310],
     "training.batch_size": [0, 4097],
     "training.sequence_length": [0, 4097],
-    "training.learning_rate": [0, -1, 11],
-    "training.gradient_clip": [0, 1e7],
-    "training.weight_decay": [-1, 11],
-    "training.average_decay": [-0.1, 1, 0.999991],
-    "training.state_reset": [-0.1, 1.1],
-    "training.validation_fraction": [-0.1, 0.6],
+    "training.learning_rate": [0, -1, 11, 1e-310],
+    "training.gradient_clip": [0, 1e7, 1e-310],
+    "training.weight_decay": [-1, 11, 1e-310],
+    "training.average_decay": [-0.1, 1, 0.999991, 1e-310],
+    "training.state_reset": [-0.1, 1.1, 1e-310],
+    "training.validation_fraction": [-0.1, 0.6, 5e-324],
     "training.patience": [0],
     "training.seed": [-1, 2**63],
     "training.precision": ["float64"],
@@ -42,6 +42,8 @@ def settings() -> list[Case]:
     return [
         *(_setting(field, value) for field, values in OFF_RANGE.items() for value in values),
         _job("two budgets", 422, "invalid_setting", "one budget", training={"steps": 1, "minutes": 1}),
+        _job("patience without validation", 422, "invalid_setting", "training.patience",
+             training={"patience": 2, "validation_fraction": 0}),
         _job("shorter than a sequence", 422, "corpus_too_short", "needs at least", corpus=SHORT),
         _job("more memory than there is", 422, "too_much_memory", "iB of memory", model=ENORMOUS),
         _job("unknown corpus", 404, "corpus_not_found", "nobody", corpus="nobody"),
@@ -57,7 +59,7 @@ def settings() -> list[Case]:
         _job("an unknown field", 422, "invalid_request", "corpsu", corpsu="x"),
         _job("an empty Idempotency-Key", 422, "invalid_request", "idempotency", key=""),
         _job("an Idempotency-Key of 10 KB", 422, "invalid_request", "idempotency", key="k" * 10_000),
-    ]
+    ]  # fmt: skip
 
 
 def continued() -> list[Case]:
