@@ -4,6 +4,7 @@ Invariants: every operation names its errors, all in the one schema `Problem`; S
 """
 
 from collections.abc import Mapping
+from functools import cache
 from http import HTTPStatus
 from typing import Any
 
@@ -112,6 +113,7 @@ def describe(app: FastAPI) -> None:
     """Let the app's document hold the schemas that `problems` refers to, and fill in what is required."""
     plain = app.openapi
 
+    @cache  # requests are held against it
     def openapi() -> dict[str, Any]:
         document = plain()
         schemas = document.setdefault("components", {}).setdefault("schemas", {})

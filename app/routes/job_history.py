@@ -22,6 +22,7 @@ from app.loss_curve import ImageFormat, draw
 from app.negotiation import preferred
 from app.openapi import body, problems
 from app.routes.dependencies import JobKey, StoredIn
+from app.schemas import Digits
 from app.store import events, jobs
 from app.store.database import Database
 from app.store.errors import NotFound
@@ -84,7 +85,9 @@ async def follow_job(
     database: StoredIn,
     job: KnownJob,
     last_event_id: Annotated[
-        int | None, Header(ge=0, lt=2**63, description="The last event you have; those after it follow.")
+        int | None,
+        Header(ge=0, lt=2**63, description="The last event you have; those after it follow."),
+        Digits,
     ] = None,
 ) -> AsyncIterator[ServerSentEvent]:
     """Server-sent events, from the first one on: status, progress, evaluation, sample, checkpoint.
