@@ -22,6 +22,7 @@ from app import errors, framework_errors
 from app.answer_headers import GuardAnswers
 from app.body_limit import EndRefusedUploads
 from app.generation.streams import Generation
+from app.head_requests import AnswerHead
 from app.openapi import DESCRIPTION, TAGS, describe, operation_id, problems
 from app.origin_check import RefuseOtherOrigins
 from app.routes import corpora, generate, health, job_history, jobs, models
@@ -60,6 +61,7 @@ def create_app(
     app.state.generation = generation
     errors.install(app)
     framework_errors.install(app)
+    app.add_middleware(AnswerHead, described=app)
     describe(app)
     _surround(app, settings)
     _add_routes(app, settings)

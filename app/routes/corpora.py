@@ -75,7 +75,13 @@ def get_corpus(database: StoredIn, key: CorpusKey) -> CorpusDocument:
     return corpus_document(corpora.get_corpus(database, key))
 
 
-@router.delete("/corpora/{key}", status_code=204, summary="Delete a corpus", responses=problems(404, 409, 422, 507))
+@router.delete(
+    "/corpora/{key}",
+    status_code=204,
+    response_class=Response,
+    summary="Delete a corpus",
+    responses=problems(404, 409, 422, 507),
+)
 def delete_corpus(database: StoredIn, key: CorpusKey) -> None:
     """Refused with 409 while a queued, running or paused job needs it. Models trained on it stay."""
     corpora.delete_corpus(database, key)
