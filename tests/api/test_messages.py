@@ -76,7 +76,7 @@ def test_a_form_that_cannot_be_read_is_told_the_parsers_reason(http: httpx.Clien
     ("body", "says"),
     [
         ({"minutes": 3}, "minutes: unknown, did you mean training.minutes?"),
-        ({"corpsu": "x"}, "corpsu: unknown, did you mean corpus? (known here are corpus, name, preset, model, train"),
+        ({"corpsu": "x"}, "corpsu: unknown, did you mean corpus? (known here are corpus, name, preset, from_chec"),
         ({"corpus": "x", "training": {"hidden_size": 3}}, "training.hidden_size: unknown, did you mean model.hidden_s"),
         ({"corpus": "x", "training": {"lr": 1}}, "training.lr: unknown; known here are epochs, steps, minutes"),
         ({"corpus": "x", "preset": "huge"}, "preset: must be 'auto', 'tiny', 'small', 'medium' or 'large'"),
