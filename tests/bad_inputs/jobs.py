@@ -53,6 +53,7 @@ def settings() -> list[Case]:
         _job("no corpus named", 422, "invalid_request", "corpus", corpus=""),
         _job("a name that looks like an id", 422, "invalid_name", "form of an id", name="job_" + "a" * 26),
         _job("a name that looks like a path", 422, "invalid_name", name="../up"),
+        _job("a name of two dots", 422, "invalid_name", "folder", name=".."),
         _job("a name of 10 KB", 422, "invalid_name", name="n" * 10_000),
         _job("an empty name", 422, "invalid_name", name=""),
         _job("a preset that is none", 422, "invalid_request", "preset", preset="huge"),

@@ -72,6 +72,8 @@ def names() -> list[Case]:
     return [
         upload("a name that looks like an id", BEGINNING, 422, bad, "form of an id", name="corpus_" + "a" * 26),
         upload("a name that looks like a path", BEGINNING, 422, bad, "1 to 64", name="../../etc/passwd"),
+        upload("a name of one dot", BEGINNING, 422, bad, "folder", name="."),
+        upload("a name of two dots", BEGINNING, 422, bad, "folder", name=".."),
         upload("a name of 65 characters", BEGINNING, 422, bad, "1 to 64", name="n" * 65),
         upload("a name of 10 KB", BEGINNING, 422, "invalid_request", "1000", name="n" * 10_000),
         upload("a name with CR and LF", BEGINNING, 422, bad, "1 to 64", name="a\r\nSet-Cookie: b"),
