@@ -33,13 +33,21 @@ def test_the_same_bytes_again_answer_200_and_the_first_corpus(service: Service) 
     second = service.upload(name="second")
 
     assert (first.status_code, second.status_code) == (201, 200)
-    assert second.json() == first.json()
+    assert second.json() | {"notice": None} == first.json()
+
+
+def test_an_upload_whose_name_was_not_taken_says_so(service: Service) -> None:
+    first, same, other = (service.upload(name=name).json() for name in ("first", "first", "second"))
+
+    assert (first["notice"], same["notice"]) == (None, None)
+    assert other["name"] == "first"
+    assert "keeps the name 'first', and 'second' was not taken" in other["notice"]
 
 
 @pytest.mark.parametrize("key", ["id", "name"])
 def test_a_corpus_is_found_by_id_and_by_name(service: Service, key: str) -> None:
     corpus = service.upload().json()
-    del corpus["byte_order_mark_dropped"]  # that is a fact about the upload
+    del corpus["byte_order_mark_dropped"], corpus["notice"]  # facts about the upload
 
     assert service.http.get(f"/corpora/{corpus[key]}").json() == corpus
 
