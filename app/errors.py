@@ -110,6 +110,10 @@ def refusal(error: GenerationRefused, field: str | None = None) -> Problem:
     return invalid(field, str(error), code=error.code, **error.fields)
 
 
+def _place(error: NotText) -> dict[str, int]:
+    return {} if error.offset is None else {"byte_offset": error.offset}
+
+
 def _invalid_file(error: Exception) -> Problem:
     return invalid("file", str(error), code="invalid_model_file")
 
@@ -125,7 +129,7 @@ TABLE: dict[type[Exception], Callable[[Any], Problem]] = {
     InvalidCursor: lambda error: invalid("after", f"{error.after!r} is not in this list", code="invalid_cursor"),
     InvalidName: lambda error: invalid("name", str(error), code="invalid_name"),
     InvalidConfig: lambda error: invalid(error.field, error.message, code="invalid_setting"),
-    NotText: lambda error: invalid("file", str(error), code="not_text"),
+    NotText: lambda error: invalid("file", str(error), code="not_text", **_place(error)),
     InvalidCheckpoint: _invalid_file,
     GenerationRefused: refusal,
     TooManyStreams: _later(429, "too_many_streams"),

@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from importlib.metadata import version
 from pathlib import Path
 
 from fastapi import APIRouter, Depends, FastAPI
@@ -44,7 +45,7 @@ def create_app(
     """The service. A database or generation that is given is used, and left to whoever gave it."""
     app = FastAPI(
         title="Charsmith",
-        version="0.1.0",
+        version=version("charsmith"),
         description=DESCRIPTION,
         openapi_tags=TAGS,
         docs_url=None,

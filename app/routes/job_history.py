@@ -17,9 +17,8 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 
 from app.documents import MetricsDocument
-from app.errors import Problem
 from app.loss_curve import ImageFormat, draw
-from app.negotiation import preferred
+from app.negotiation import negotiated
 from app.openapi import body, problems
 from app.routes.dependencies import JobKey, StoredIn
 from app.schemas import Digits
@@ -44,8 +43,6 @@ def known_job(database: StoredIn, id: JobKey) -> Job:
 
 
 KnownJob = Annotated[Job, Depends(known_job)]
-# Not in the document: OpenAPI names content types under `responses`, and has clients ignore a parameter of this name.
-Accept = Annotated[str | None, Header(include_in_schema=False)]
 
 
 @router.get(
@@ -54,11 +51,9 @@ Accept = Annotated[str | None, Header(include_in_schema=False)]
     response_model=MetricsDocument,
     responses=problems(404, 406, 422, ok={200: body("text/csv")}),
 )
-def get_metrics(database: StoredIn, job: KnownJob, accept: Accept = None) -> Response:
+def get_metrics(request: Request, database: StoredIn, job: KnownJob) -> Response:
     """The whole history, as JSON, or as CSV if `Accept` asks for `text/csv`."""
-    kind = preferred(accept, ("application/json", "text/csv"))
-    if kind is None:
-        raise Problem(406, "not_acceptable", "application/json and text/csv can be had")
+    kind = negotiated(request, ("application/json", "text/csv"))
     rows = read_metrics(database, job.id)
     headers = {"Vary": "Accept"}
     if kind == "text/csv":

@@ -82,20 +82,23 @@ def test_a_byte_order_mark_is_dropped_and_the_answer_says_so(service: Service) -
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "message", "byte_offset"),
     [
-        (b"", "empty"),
-        (b"a", "one character"),
-        (b"good \xff bad", "byte 5"),
-        ("UTF-16".encode("utf-16"), "UTF-16"),
-        (b"nul \x00 in it", "byte 4"),
+        (b"", "empty", None),
+        (b"a", "one character", None),
+        (b"good \xff bad", "byte 5", 5),
+        ("UTF-16".encode("utf-16"), "UTF-16", 0),
+        (b"nul \x00 in it", "byte 4", 4),
     ],
 )
-def test_what_is_no_text_is_refused_saying_why(service: Service, text: bytes, message: str) -> None:
+def test_what_is_no_text_is_refused_saying_why_and_where(
+    service: Service, text: bytes, message: str, byte_offset: int | None
+) -> None:
     problem = assert_problem(service.upload(text), 422, "file")
 
     assert problem["code"] == "not_text"
     assert message in problem["detail"]
+    assert problem.get("byte_offset") == byte_offset
     assert service.http.get("/corpora").json()["data"] == []
 
 
