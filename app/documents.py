@@ -52,6 +52,9 @@ class UploadedCorpusDocument(CorpusDocument):
     byte_order_mark_dropped: bool = Field(
         description="The file began with UTF-8's byte order mark (EF BB BF), which is no part of the text."
     )
+    notice: str | None = Field(
+        description="Set when the text was here already under another name than the one asked for: it keeps that name."
+    )
 
 
 class Best(Document):
@@ -179,10 +182,12 @@ def corpus_document(corpus: Corpus) -> CorpusDocument:
     return CorpusDocument.model_validate(corpus)
 
 
-def uploaded_document(added: Added) -> UploadedCorpusDocument:
+def uploaded_document(added: Added, asked_name: str) -> UploadedCorpusDocument:
     """An upload as it is answered."""
-    corpus = corpus_document(added.corpus)
-    return UploadedCorpusDocument(**corpus.model_dump(), byte_order_mark_dropped=added.mark_dropped)
+    corpus, notice = corpus_document(added.corpus), None
+    if corpus.name != asked_name:
+        notice = f"This text was here already; it keeps the name {corpus.name!r}, and {asked_name!r} was not taken."
+    return UploadedCorpusDocument(**corpus.model_dump(), byte_order_mark_dropped=added.mark_dropped, notice=notice)
 
 
 def job_document(job: Job) -> JobDocument:

@@ -1,21 +1,18 @@
 """Every error that a client can see, as an RFC 9457 problem document.
 
-Knows the domain's errors by name, to give each its status in one table. Invariant: no route answers an error in another
-form, and an unforeseen one tells nothing about the inside.
+Knows the domain's errors by name, to give each its status in one table; what the framework refuses is in
+`app.framework_errors`. Invariant: no route answers an error in another form, and an unforeseen one tells nothing about
+the inside.
 """
 
-import errno
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
-from starlette.exceptions import HTTPException
 
-from app.allowed_methods import AllowedMethods
 from app.generation.stream import GenerationRefused, GenerationUnavailable, TooManyStreams
 from app.store.corpora import NotText
 from app.store.errors import Conflict, Corrupted, DiskFull, InvalidCursor, NotFound, QueueFull, StoreError
@@ -28,7 +25,6 @@ RETRY_SECONDS = "5"
 MAX_TEXT = 500
 """A message may quote what was sent; not all of it."""
 MAX_FIELDS = 20
-FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class ProblemResponse(JSONResponse):
@@ -64,7 +60,7 @@ class Problem(Exception):
     def document(self) -> dict[str, Any]:
         """The problem as RFC 9457 writes it."""
         title = HTTPStatus(self.status).phrase
-        detail = _shortened(self.detail)
+        detail = shortened(self.detail)
         body = {"type": "about:blank", "title": title, "status": self.status, "detail": detail, "code": self.code}
         if self.errors is not None:
             body["errors"] = [dict(error) for error in self.errors]
@@ -77,7 +73,13 @@ class Problem(Exception):
 
 def invalid(field: str, message: str, *, code: str = "invalid_request", **extra: Any) -> Problem:
     """422 for one field of the request."""
-    return Problem(422, code, f"{field}: {message}", errors=[_field_error(field, message)], **extra)
+    return invalid_fields([(field, message)], code=code, **extra)
+
+
+def invalid_fields(found: Sequence[tuple[str, str]], *, code: str = "invalid_request", **extra: Any) -> Problem:
+    """422 for fields of the request, each with a message; the first one is the detail."""
+    errors = [{"field": shortened(field), "message": shortened(message)} for field, message in found[:MAX_FIELDS]]
+    return Problem(422, code, f"{errors[0]['field']}: {errors[0]['message']}", errors=errors, **extra)
 
 
 def not_found(error: NotFound) -> Problem:
@@ -108,6 +110,10 @@ def refusal(error: GenerationRefused, field: str | None = None) -> Problem:
     return invalid(field, str(error), code=error.code, **error.fields)
 
 
+def _place(error: NotText) -> dict[str, int]:
+    return {} if error.offset is None else {"byte_offset": error.offset}
+
+
 def _invalid_file(error: Exception) -> Problem:
     return invalid("file", str(error), code="invalid_model_file")
 
@@ -123,7 +129,7 @@ TABLE: dict[type[Exception], Callable[[Any], Problem]] = {
     InvalidCursor: lambda error: invalid("after", f"{error.after!r} is not in this list", code="invalid_cursor"),
     InvalidName: lambda error: invalid("name", str(error), code="invalid_name"),
     InvalidConfig: lambda error: invalid(error.field, error.message, code="invalid_setting"),
-    NotText: lambda error: invalid("file", str(error), code="not_text"),
+    NotText: lambda error: invalid("file", str(error), code="not_text", **_place(error)),
     InvalidCheckpoint: _invalid_file,
     GenerationRefused: refusal,
     TooManyStreams: _later(429, "too_many_streams"),
@@ -144,10 +150,8 @@ def problem_of(error: Exception) -> Problem:
 
 
 def install(app: FastAPI) -> None:
-    """Make the app answer every error as a problem."""
+    """Make the app answer every error of ours as a problem, and every unforeseen one."""
     app.add_exception_handler(Problem, _answer_problem)
-    app.add_exception_handler(HTTPException, _http_answer(AllowedMethods(app)))
-    app.add_exception_handler(RequestValidationError, _answer_validation)
     app.add_exception_handler(Exception, _answer_unforeseen)
     for kind in TABLE:
         app.add_exception_handler(kind, _answer_domain)
@@ -162,40 +166,7 @@ async def _answer_domain(request: Request, error: Exception) -> Response:
     return problem_of(error).response()
 
 
-def fault_behind(error: HTTPException) -> Problem | None:
-    """What to answer to a body that could not be read through no fault of its own; None if nothing of that kind.
-
-    Whatever is raised while it reads a body, the framework tells as a 400, with the reason as its cause.
-    """
-    cause = error.__cause__
-    if isinstance(cause, OSError) and cause.errno in FULL:  # a form's file is spooled to the disk
-        return problem_of(DiskFull())
-    return cause if isinstance(cause, Problem) else None
-
-
-def _http_answer(allowed: AllowedMethods) -> Callable[[Request, Exception], Awaitable[Response]]:
-    async def answer_http(request: Request, error: Exception) -> Response:
-        """What the framework refuses: unknown paths and methods, bodies too large or not readable."""
-        assert isinstance(error, HTTPException)
-        if (fault := fault_behind(error)) is not None:
-            return fault.response()
-        status = HTTPStatus(error.status_code)
-        detail = TOO_LARGE if status == 413 else str(error.detail)
-        code = status.phrase.lower().replace(" ", "_")
-        headers = dict(error.headers or {})
-        if status == 405 and (methods := allowed.of(request.scope["path"])):
-            headers["Allow"] = ", ".join(methods)
-        return Problem(status, code, detail, headers=headers).response()
-
-    return answer_http
-
-
 TOO_LARGE = "The body is larger than this call takes."
-
-
-async def _answer_validation(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    return validation_problem(error.errors()).response()
 
 
 async def _answer_unforeseen(request: Request, error: Exception) -> Response:
@@ -205,23 +176,6 @@ async def _answer_unforeseen(request: Request, error: Exception) -> Response:
     return Problem(500, "internal_error", detail, headers=headers).response()
 
 
-def validation_problem(errors: Sequence[Mapping[str, Any]]) -> Problem:
-    """422 for pydantic's list of errors; names the fields, and of what was sent nothing else."""
-    found = [_field_error(_field(error["loc"]), str(error["msg"])) for error in errors[:MAX_FIELDS]]
-    first = found[0]
-    return Problem(422, "invalid_request", f"{first['field']}: {first['message']}", errors=found)
-
-
-def _field(location: Sequence[str | int]) -> str:
-    """`training.steps` for (body, training, steps); `body` for what concerns all of it, as when it is not JSON."""
-    if len(location) < 2 or (location[0] == "body" and isinstance(location[1], int)):
-        return str(location[0]) if location else "request"
-    return ".".join(str(part) for part in location[1:])
-
-
-def _field_error(field: str, message: str) -> dict[str, str]:
-    return {"field": _shortened(field), "message": _shortened(message)}
-
-
-def _shortened(text: str) -> str:
+def shortened(text: str) -> str:
+    """The text, or its beginning."""
     return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"

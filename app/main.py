@@ -10,18 +10,20 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from importlib.metadata import version
 from pathlib import Path
 
-from fastapi import FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi_swagger import patch_fastapi
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp
 
-from app import errors
+from app import errors, framework_errors
 from app.answer_headers import GuardAnswers
 from app.body_limit import EndRefusedUploads
 from app.generation.streams import Generation
+from app.head_requests import AnswerHead
 from app.openapi import DESCRIPTION, TAGS, describe, operation_id, problems
 from app.origin_check import RefuseOtherOrigins
 from app.routes import corpora, generate, health, job_history, jobs, models
@@ -43,7 +45,7 @@ def create_app(
     """The service. A database or generation that is given is used, and left to whoever gave it."""
     app = FastAPI(
         title="Charsmith",
-        version="0.1.0",
+        version=version("charsmith"),
         description=DESCRIPTION,
         openapi_tags=TAGS,
         docs_url=None,
@@ -59,6 +61,8 @@ def create_app(
     app.state.database = database
     app.state.generation = generation
     errors.install(app)
+    framework_errors.install(app)
+    app.add_middleware(AnswerHead, described=app)
     describe(app)
     _surround(app, settings)
     _add_routes(app, settings)
@@ -93,15 +97,19 @@ def _surround(app: FastAPI, settings: Settings) -> None:
 def _add_routes(app: FastAPI, settings: Settings) -> None:
     """Each group with the largest body that it takes: Starlette stops reading there."""
     unready = problems(503)  # whatever needs the database may find it locked
-    app.include_router(
+    calls = APIRouter(dependencies=[Depends(framework_errors.refuse_unknown_fields)])
+    calls.include_router(
         corpora.uploads, max_body_size=settings.max_corpus_bytes + FORM_OVERHEAD_BYTES, responses=unready
     )
-    app.include_router(corpora.router, max_body_size=MIB, responses=unready)
-    app.include_router(jobs.router, max_body_size=MIB, responses=unready)
-    app.include_router(job_history.router, max_body_size=MIB, responses=unready)
-    app.include_router(models.uploads, max_body_size=settings.max_model_bytes + FORM_OVERHEAD_BYTES, responses=unready)
-    app.include_router(models.router, max_body_size=MIB, responses=unready)
-    app.include_router(generate.router, max_body_size=MIB + ESCAPED_BYTES * settings.max_prompt_characters)
+    calls.include_router(corpora.router, max_body_size=MIB, responses=unready)
+    calls.include_router(jobs.router, max_body_size=MIB, responses=unready)
+    calls.include_router(job_history.router, max_body_size=MIB, responses=unready)
+    calls.include_router(
+        models.uploads, max_body_size=settings.max_model_bytes + FORM_OVERHEAD_BYTES, responses=unready
+    )
+    calls.include_router(models.router, max_body_size=MIB, responses=unready)
+    calls.include_router(generate.router, max_body_size=MIB + ESCAPED_BYTES * settings.max_prompt_characters)
+    app.include_router(calls)
     app.include_router(health.router, max_body_size=MIB)
 
 

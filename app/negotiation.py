@@ -1,9 +1,21 @@
-"""Which of the offered content types a client wants, by its `Accept` header (RFC 9110, 12.5.1).
+"""Which of the offered content types a client wants, by its `Accept` headers (RFC 9110, 12.5.1).
 
 Knows nothing of what is offered. Invariant: without a header, or with `*/*`, the first offer wins.
 """
 
 from collections.abc import Sequence
+
+from fastapi import Request
+
+from app.errors import Problem
+
+
+def negotiated(request: Request, offered: Sequence[str]) -> str:
+    """The offered type that the request prefers. Raises Problem (406), naming the offers, if it accepts none."""
+    kind = preferred(",".join(request.headers.getlist("accept")), offered)
+    if kind is None:
+        raise Problem(406, "not_acceptable", f"This can be had as {', '.join(offered)}.")
+    return kind
 
 
 def preferred(accept: str | None, offered: Sequence[str]) -> str | None:

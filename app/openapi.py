@@ -4,6 +4,7 @@ Invariants: every operation names its errors, all in the one schema `Problem`; S
 """
 
 from collections.abc import Mapping
+from functools import cache
 from http import HTTPStatus
 from typing import Any
 
@@ -16,13 +17,18 @@ from app.errors import PROBLEM_JSON
 DESCRIPTION = """\
 Charsmith trains character-level recurrent networks on your texts and streams what they write.
 
-1. Upload a text: `POST /corpora`. Choose a file; the name is filled in.
+1. Upload a text: `POST /corpora`. Choose a file; the name `shakespeare` is filled in. (Without a chosen file Execute
+   does nothing.)
 2. Train on it: `POST /jobs`. Look how far it is with `GET /jobs/{id}`, and at its loss curve with
    `GET /jobs/{id}/loss.png`.
 3. Let the model write: `POST /generate`, from its first checkpoint on.
 
-On this page every request is filled in and runs as it stands once there is a text, or for models once there is a
-checkpoint: Execute is all there is to click.
+On this page every request is filled in for a text of the name `shakespeare`, and runs as it stands once there is one,
+or for models once there is a checkpoint: Execute is all there is to click. A text of another name, also one that was
+uploaded before under another name, wants its name in the later requests.
+
+Bodies of JSON need the header `Content-Type: application/json`, files a form (`curl -F file=@my.txt`); unknown fields
+and parameters are refused.
 
 Corpora, jobs and models are named by id or by name (the newest of that name). Errors are problem documents (RFC 9457).
 """
@@ -112,6 +118,7 @@ def describe(app: FastAPI) -> None:
     """Let the app's document hold the schemas that `problems` refers to, and fill in what is required."""
     plain = app.openapi
 
+    @cache  # requests are held against it
     def openapi() -> dict[str, Any]:
         document = plain()
         schemas = document.setdefault("components", {}).setdefault("schemas", {})

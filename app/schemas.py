@@ -4,13 +4,14 @@ Knows no store. Ranges of a network's and a training's settings live in `models.
 Invariant: an unknown field is refused by name, so that a typing error never trains or writes with a default.
 """
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from app.presets import Preset
 from app.store.names import NAME_PATTERN
-from models.config import MODEL_RANGES, TRAINING_RANGES, Cell, Normalization, Precision, Real
+from models.config import MODEL_RANGES, TRAINING_RANGES, Cell, Normalization, Precision
 
 
 def _no_surrogates(text: str) -> str:
@@ -24,8 +25,19 @@ Text = Annotated[str, AfterValidator(_no_surrogates)]
 """A string that can be stored and sent: no lone surrogates."""
 
 
+def _only_digits(value: object) -> object:
+    if isinstance(value, str) and not _DIGITS.fullmatch(value):
+        raise ValueError("must be a whole number, in digits")
+    return value
+
+
+_DIGITS = re.compile("-?[0-9]+")
+Digits = BeforeValidator(_only_digits)
+"""For whole numbers of queries and headers: pydantic would take `1_0`, `5.0` and `+5` for such."""
+
+
 class Request(BaseModel):
-    """A request body: unknown fields, values of another type and NaN are refused."""
+    """A request body or a part of one: unknown fields, values of another type and NaN are refused."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True, strict=True)
 
@@ -34,9 +46,6 @@ class GenerateRequest(Request):
     """What to write, with which model, and how freely to draw."""
 
     model_config = ConfigDict(
-        extra="forbid",
-        allow_inf_nan=False,
-        frozen=True,
         json_schema_extra={
             "examples": [
                 {
@@ -91,22 +100,22 @@ class GenerateQuery(GenerateRequest):
 
     model_config = ConfigDict(strict=False)
 
+    _check_digits = field_validator("max_characters", "top_k", "seed", mode="before")(_only_digits)
+
 
 def _add_ranges(schema: dict[str, Any]) -> None:
     """Let the OpenAPI document tell the ranges of settings, which `models.config` checks."""
     for name, allowed in {**MODEL_RANGES, **TRAINING_RANGES}.items():
         if found := schema["properties"].get(name):
-            found["exclusiveMinimum" if isinstance(allowed, Real) and allowed.above_low else "minimum"] = allowed.low
+            found["minimum"] = allowed.low
             # FastAPI writes bounds as floating-point numbers: 2^63 is one, 2^63 - 1 is none.
             found |= {"exclusiveMaximum": 2**63} if allowed.high == 2**63 - 1 else {"maximum": allowed.high}
 
 
-class Section(BaseModel):
-    """A section of settings: only types are checked here, strictly; `null` is the same as leaving out."""
+class Section(Request):
+    """A section of settings: only types are checked here; `null` is the same as leaving out."""
 
-    model_config = ConfigDict(
-        extra="forbid", allow_inf_nan=False, frozen=True, strict=True, json_schema_extra=_add_ranges
-    )
+    model_config = ConfigDict(json_schema_extra=_add_ranges)
 
     def given(self) -> dict[str, Any]:
         """The settings that the request names."""
@@ -156,7 +165,10 @@ class TrainingSettings(Section):
     validation_fraction: float | None = Field(
         default=None, description="The end of the text that is kept for validation, 0 to 0.5. Default 0.1."
     )
-    patience: int | None = Field(default=None, description="Evaluations without a new best before training ends early.")
+    patience: int | None = Field(
+        default=None,
+        description="Evaluations without a new best validation loss before training ends early.",
+    )
     seed: int | None = Field(default=None, description="Fixes initial weights and dropout. Default 0.")
     precision: Precision | None = Field(default=None, description="Of the products in training. Default auto.")
     evaluate_every: int | None = Field(
@@ -168,9 +180,6 @@ class JobRequest(Request):
     """What to train on; everything else has a default."""
 
     model_config = ConfigDict(
-        extra="forbid",
-        allow_inf_nan=False,
-        frozen=True,
         json_schema_extra={
             "examples": [
                 {"corpus": "shakespeare", "training": {"minutes": 0.2}},

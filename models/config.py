@@ -42,19 +42,23 @@ class Whole:
             raise InvalidConfig(field, f"must be a whole number from {self.low} to {self.high}, not {value!r}")
 
 
+SMALLEST = 1e-9
+"""No setting is smaller, unless it is 0. None that is would do anything, and the smallest of all (denormal numbers) are
+0 to a process that flushes them, as training and generation do: one would refuse what another has let pass."""
+
+
 @dataclass(frozen=True, slots=True)
 class Real:
-    """Numbers from `low` (or above it) to `high`."""
+    """Numbers from `low` to `high`; 0 may be among them, others below `SMALLEST` are not."""
 
     low: float
     high: float
-    above_low: bool = False
 
     def check(self, field: str, value: object) -> None:
-        ok = not isinstance(value, bool) and isinstance(value, (int, float)) and self.low <= value <= self.high
-        if not ok or (self.above_low and value == self.low):
-            above = "above" if self.above_low else "from"
-            raise InvalidConfig(field, f"must be a number {above} {self.low:g} to {self.high:g}, not {value!r}")
+        number = value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+        if number is None or not self.low <= number <= self.high or 0 < number < SMALLEST:
+            least = f"0, or from {SMALLEST:g}" if self.low == 0 else f"from {self.low:g}"
+            raise InvalidConfig(field, f"must be a number {least} to {self.high:g}, not {value!r}")
 
 
 MODEL_RANGES: Mapping[str, Whole | Real] = {
@@ -64,13 +68,13 @@ MODEL_RANGES: Mapping[str, Whole | Real] = {
     "dropout": Real(0, 0.95),
 }
 TRAINING_RANGES: Mapping[str, Whole | Real] = {
-    "epochs": Real(0, 1e6, above_low=True),
+    "epochs": Real(SMALLEST, 1e6),
     "steps": Whole(1, 10**9),
-    "minutes": Real(0, 60 * 24 * 90, above_low=True),
+    "minutes": Real(SMALLEST, 60 * 24 * 90),
     "batch_size": Whole(1, 4096),
     "sequence_length": Whole(1, 4096),
-    "learning_rate": Real(0, 10, above_low=True),
-    "gradient_clip": Real(0, 1e6, above_low=True),
+    "learning_rate": Real(SMALLEST, 10),
+    "gradient_clip": Real(SMALLEST, 1e6),
     "weight_decay": Real(0, 10),
     "average_decay": Real(0, 0.99999),
     "state_reset": Real(0, 1),
@@ -208,6 +212,8 @@ class TrainingConfig(_Record):
             object.__setattr__(self, "minutes", 1.0)
         self._check_ranges(TRAINING_RANGES)
         _one_of("precision", self.precision, PRECISIONS)
+        if self.patience is not None and not self.validation_fraction:
+            raise InvalidConfig("patience", "watches the validation loss: give a validation_fraction above 0")
 
     def validation_characters(self, characters: int) -> int:
         """How many at the end of a text of `characters` are kept for validation: at least one, where any are asked."""

@@ -29,8 +29,11 @@ Ids = NDArray[np.integer[Any]]
 class CorpusTooShort(ValueError):
     """The text has fewer characters than training needs. `minimum` is how many there must be, after normalization."""
 
-    def __init__(self, characters: int, minimum: int) -> None:
-        super().__init__(f"the text has {characters} characters, training with these settings needs at least {minimum}")
+    def __init__(self, characters: int, minimum: int, normalization: Normalization = "none") -> None:
+        after = "" if normalization == "none" else f" after normalization `{normalization}`"
+        super().__init__(
+            f"the text has {characters} characters{after}, training with these settings needs at least {minimum}"
+        )
         self.characters = characters
         self.minimum = minimum
 

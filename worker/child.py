@@ -60,7 +60,8 @@ def load_corpus(task: TrainingTask, moved: Callable[[], None]) -> Corpus:
     try:
         vocabulary = Vocabulary.of(normalize_pieces(pieces(), normalization))
     except EmptyText:
-        raise CorpusTooShort(0, TrainingConfig.from_dict(task.training).minimum_characters) from None
+        minimum = TrainingConfig.from_dict(task.training).minimum_characters
+        raise CorpusTooShort(0, minimum, normalization) from None
     if task.from_checkpoint is not None:
         vocabulary = vocabulary.extended(read_info(task.from_checkpoint).vocabulary.characters)
     encode_corpus(normalize_pieces(pieces(), normalization), ids_path, vocabulary)

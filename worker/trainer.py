@@ -75,7 +75,7 @@ class _Run:
         clock: Callable[[], float],
     ) -> None:
         if len(corpus.ids) < training.minimum_characters:
-            raise CorpusTooShort(len(corpus.ids), training.minimum_characters)
+            raise CorpusTooShort(len(corpus.ids), training.minimum_characters, model.normalization)
         self._model, self._training, self._corpus, self._device = model, training, corpus, device
         self._pause_requested = pause_requested
         train_ids, validation_ids = split(corpus, training)

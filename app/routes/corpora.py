@@ -53,14 +53,15 @@ def upload_corpus(
     ] = None,
 ) -> UploadedCorpusDocument:
     """Keep a text to train on. A byte order mark is dropped, and the answer says so. The same bytes again give the
-    first corpus, with 200."""
+    first corpus, with 200 and its first name: if another one was asked for, `notice` says that it was not taken."""
     if (file.size or 0) > settings.max_corpus_bytes:
         raise Problem(413, "content_too_large", TOO_LARGE)
-    added = corpora.add_corpus(database, pieces_of(file), name or name_from(file.filename, "corpus"))
+    name = name or name_from(file.filename, "corpus")
+    added = corpora.add_corpus(database, pieces_of(file), name)
     if not added.is_new:
         response.status_code = 200
     response.headers["Location"] = f"/corpora/{added.corpus.id}"
-    return uploaded_document(added)
+    return uploaded_document(added, name)
 
 
 @router.get("/corpora", summary="List corpora", responses=problems(422))
@@ -75,7 +76,13 @@ def get_corpus(database: StoredIn, key: CorpusKey) -> CorpusDocument:
     return corpus_document(corpora.get_corpus(database, key))
 
 
-@router.delete("/corpora/{key}", status_code=204, summary="Delete a corpus", responses=problems(404, 409, 422, 507))
+@router.delete(
+    "/corpora/{key}",
+    status_code=204,
+    response_class=Response,
+    summary="Delete a corpus",
+    responses=problems(404, 409, 422, 507),
+)
 def delete_corpus(database: StoredIn, key: CorpusKey) -> None:
     """Refused with 409 while a queued, running or paused job needs it. Models trained on it stay."""
     corpora.delete_corpus(database, key)

@@ -10,6 +10,7 @@ from typing import Annotated, cast
 from fastapi import Depends, Path, Query, Request, UploadFile
 
 from app.generation.streams import Generation
+from app.schemas import Digits
 from app.settings import Settings
 from app.store.database import Database
 from app.watch import Watch
@@ -39,7 +40,8 @@ Configured = Annotated[Settings, Depends(_settings)]
 Generating = Annotated[Generation, Depends(_generation)]
 Watching = Annotated[Watch, Depends(_watch)]
 
-Limit = Annotated[int, Query(ge=1, le=100, description="Items on a page.")]
+# `Digits` last: before the bounds it would take them out of the document.
+Limit = Annotated[int, Query(ge=1, le=100, description="Items on a page."), Digits]
 After = Annotated[str | None, Query(max_length=100, description="The `next` of the page before.")]
 CorpusKey = Annotated[
     str, Path(description="Id or name of a corpus; a name means its newest.", examples=["shakespeare"])

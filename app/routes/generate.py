@@ -12,9 +12,9 @@ from fastapi.responses import Response
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
-from app.errors import Problem, invalid
+from app.errors import invalid
 from app.generation.streams import Generation, GenerationRefused, Stream
-from app.negotiation import preferred
+from app.negotiation import negotiated
 from app.openapi import body, problems
 from app.routes.dependencies import Configured, Generating, StoredIn
 from app.routes.generation_responses import Events, PlainText, Told, nobody_listens, while_connected, whole_text
@@ -94,7 +94,7 @@ class _Generating:
         self._generation = generation
 
     async def answer(self, asked: GenerateRequest) -> Response:
-        kind = self._content_type()
+        kind = negotiated(self._request, OFFERED)
         self._check_prompt(asked.prompt)
         seed = secrets.randbelow(SEEDS) if asked.seed is None else asked.seed
         receive = self._request.receive
@@ -106,13 +106,6 @@ class _Generating:
         if kind == "application/json":
             return await whole_text(stream, told, receive)
         return (Events if kind == Events.media_type else PlainText)(stream, told)
-
-    def _content_type(self) -> str:
-        accept = ",".join(self._request.headers.getlist("accept"))
-        kind = preferred(accept, OFFERED)
-        if kind is None:
-            raise Problem(406, "not_acceptable", f"The text can be had as {', '.join(OFFERED)}.")
-        return kind
 
     def _check_prompt(self, prompt: str) -> None:
         limit = self._settings.max_prompt_characters

@@ -17,11 +17,11 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 
 from app.documents import MetricsDocument
-from app.errors import Problem
 from app.loss_curve import ImageFormat, draw
-from app.negotiation import preferred
+from app.negotiation import negotiated
 from app.openapi import body, problems
 from app.routes.dependencies import JobKey, StoredIn
+from app.schemas import Digits
 from app.store import events, jobs
 from app.store.database import Database
 from app.store.errors import NotFound
@@ -43,8 +43,6 @@ def known_job(database: StoredIn, id: JobKey) -> Job:
 
 
 KnownJob = Annotated[Job, Depends(known_job)]
-# Not in the document: OpenAPI names content types under `responses`, and has clients ignore a parameter of this name.
-Accept = Annotated[str | None, Header(include_in_schema=False)]
 
 
 @router.get(
@@ -53,11 +51,9 @@ Accept = Annotated[str | None, Header(include_in_schema=False)]
     response_model=MetricsDocument,
     responses=problems(404, 406, 422, ok={200: body("text/csv")}),
 )
-def get_metrics(database: StoredIn, job: KnownJob, accept: Accept = None) -> Response:
+def get_metrics(request: Request, database: StoredIn, job: KnownJob) -> Response:
     """The whole history, as JSON, or as CSV if `Accept` asks for `text/csv`."""
-    kind = preferred(accept, ("application/json", "text/csv"))
-    if kind is None:
-        raise Problem(406, "not_acceptable", "application/json and text/csv can be had")
+    kind = negotiated(request, ("application/json", "text/csv"))
     rows = read_metrics(database, job.id)
     headers = {"Vary": "Accept"}
     if kind == "text/csv":
@@ -84,7 +80,9 @@ async def follow_job(
     database: StoredIn,
     job: KnownJob,
     last_event_id: Annotated[
-        int | None, Header(ge=0, lt=2**63, description="The last event you have; those after it follow.")
+        int | None,
+        Header(ge=0, lt=2**63, description="The last event you have; those after it follow."),
+        Digits,
     ] = None,
 ) -> AsyncIterator[ServerSentEvent]:
     """Server-sent events, from the first one on: status, progress, evaluation, sample, checkpoint.

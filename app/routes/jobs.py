@@ -136,7 +136,13 @@ def resume_job(database: StoredIn, id: JobKey) -> JobDocument:
     return job_document(jobs.resume_job(database, id))
 
 
-@router.delete("/jobs/{id}", status_code=204, summary="Delete a job", responses=problems(404, 409, 422, 507))
+@router.delete(
+    "/jobs/{id}",
+    status_code=204,
+    response_class=Response,
+    summary="Delete a job",
+    responses=problems(404, 409, 422, 507),
+)
 def delete_job(database: StoredIn, id: JobKey) -> None:
     """Remove a job and its history; its model stays. 409 while it runs: cancel it first."""
     jobs.delete_job(database, id)

@@ -117,7 +117,13 @@ def get_model(database: StoredIn, key: CheckpointKey) -> ModelDocument:
     return model_document(trained_models.get_model(database, key))
 
 
-@router.delete("/models/{key}", status_code=204, summary="Delete a model", responses=problems(404, 409, 422, 507))
+@router.delete(
+    "/models/{key}",
+    status_code=204,
+    response_class=Response,
+    summary="Delete a model",
+    responses=problems(404, 409, 422, 507),
+)
 def delete_model(database: StoredIn, key: ModelKey) -> None:
     """Remove a model and its checkpoints. 409 while its job is not finished."""
     trained_models.delete_model(database, key)

@@ -33,13 +33,21 @@ def test_the_same_bytes_again_answer_200_and_the_first_corpus(service: Service) 
     second = service.upload(name="second")
 
     assert (first.status_code, second.status_code) == (201, 200)
-    assert second.json() == first.json()
+    assert second.json() | {"notice": None} == first.json()
+
+
+def test_an_upload_whose_name_was_not_taken_says_so(service: Service) -> None:
+    first, same, other = (service.upload(name=name).json() for name in ("first", "first", "second"))
+
+    assert (first["notice"], same["notice"]) == (None, None)
+    assert other["name"] == "first"
+    assert "keeps the name 'first', and 'second' was not taken" in other["notice"]
 
 
 @pytest.mark.parametrize("key", ["id", "name"])
 def test_a_corpus_is_found_by_id_and_by_name(service: Service, key: str) -> None:
     corpus = service.upload().json()
-    del corpus["byte_order_mark_dropped"]  # that is a fact about the upload
+    del corpus["byte_order_mark_dropped"], corpus["notice"]  # facts about the upload
 
     assert service.http.get(f"/corpora/{corpus[key]}").json() == corpus
 
@@ -74,20 +82,23 @@ def test_a_byte_order_mark_is_dropped_and_the_answer_says_so(service: Service) -
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "message", "byte_offset"),
     [
-        (b"", "empty"),
-        (b"a", "one character"),
-        (b"good \xff bad", "byte 5"),
-        ("UTF-16".encode("utf-16"), "UTF-16"),
-        (b"nul \x00 in it", "byte 4"),
+        (b"", "empty", None),
+        (b"a", "one character", None),
+        (b"good \xff bad", "byte 5", 5),
+        ("UTF-16".encode("utf-16"), "UTF-16", 0),
+        (b"nul \x00 in it", "byte 4", 4),
     ],
 )
-def test_what_is_no_text_is_refused_saying_why(service: Service, text: bytes, message: str) -> None:
+def test_what_is_no_text_is_refused_saying_why_and_where(
+    service: Service, text: bytes, message: str, byte_offset: int | None
+) -> None:
     problem = assert_problem(service.upload(text), 422, "file")
 
     assert problem["code"] == "not_text"
     assert message in problem["detail"]
+    assert problem.get("byte_offset") == byte_offset
     assert service.http.get("/corpora").json()["data"] == []
 
 

@@ -17,7 +17,7 @@ def test_an_unknown_path_and_a_wrong_method_are_problems(http: httpx.Client) -> 
     assert assert_problem(http.get("/nowhere"), 404)["code"] == "not_found"
     answer = http.put("/corpora")
     assert_problem(answer, 405)
-    assert answer.headers["allow"] == "GET, POST"
+    assert answer.headers["allow"] == "GET, HEAD, POST"
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,9 @@ def test_metrics_come_as_json_or_csv(service: Service, claim: Claim) -> None:
     table = list(csv.DictReader(io.StringIO(as_csv.text)))
     assert list(table[0]) == list(rows[0])
     assert [{name: float(value) if value else None for name, value in row.items()} for row in table] == rows
-    assert_problem(service.http.get(path, headers={"Accept": "image/png"}), 406)
+    in_two_lines = service.http.get(path, headers=[("Accept", "image/png"), ("Accept", "text/csv")])
+    assert in_two_lines.text == as_csv.text
+    assert "text/csv" in assert_problem(service.http.get(path, headers={"Accept": "image/png"}), 406)["detail"]
 
 
 def test_a_job_without_any_number_has_empty_metrics(service: Service) -> None:

@@ -1,5 +1,7 @@
 """The OpenAPI document: complete, stable, and with examples that run as they stand."""
 
+import tomllib
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -79,6 +81,12 @@ def test_each_error_is_shown_by_an_example_of_its_own(document: dict[str, Any]) 
                 example = response["content"]["application/problem+json"]["example"]
                 assert example["status"] == int(status), operation["operationId"]
                 assert {"type", "title", "detail", "code"} < example.keys()
+
+
+def test_the_version_stands_in_one_place(document: dict[str, Any]) -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+
+    assert document["info"]["version"] == project["version"]
 
 
 def test_the_document_keeps_to_the_version_that_it_names(http: httpx.Client, document: dict[str, Any]) -> None:

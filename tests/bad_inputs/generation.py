@@ -134,10 +134,14 @@ def uploads(model_file: bytes) -> list[Case]:
 
 def calls() -> list[Case]:
     missing = "model_not_found"
-    good = part("name", b"../up") + part("file", b"x", "model.safetensors")
+
+    def named(what: str, name: bytes) -> Case:
+        parts = part("name", name), part("file", b"x", "model.safetensors")
+        return Case(f"model file: {what}", lambda: request("POST", "/models", form(*parts), FORM), 422, "invalid_name")
+
     return [
-        Case("model file: a name like a path", lambda: request("POST", "/models", form(good), FORM), 422,
-             "invalid_name"),
+        named("a name like a path", b"../up"),
+        named("a name of one dot", b"."),
         Case("model file: no file", lambda: request("POST", "/models", form(part("name", b"x")), FORM), 422,
              "invalid_request", "file"),
         called("an unknown model", "GET", "/models/nobody", 404, missing, "nobody"),

@@ -31,9 +31,12 @@ def paths() -> list[Case]:
         called("a path with a fragment", "GET", "/corpora%23", 404, "not_found"),
         called("a whole address as a path", "GET", "http://localhost/corpora/x", 404, "not_found"),
         called("a half escape in a path", "GET", "/corpora/%", 404, "corpus_not_found"),
-        called("a query of no sense", "GET", "/corpora/nobody?%&=&;=%00&&&%zz", 404, "corpus_not_found"),
+        called("a query of no sense", "GET", "/corpora/nobody?%&=&;=%00&&&%zz", 422, "invalid_request", "unknown"),
+        called("a query that a call does not take", "DELETE", f"/corpora/{NAME}?dry_run=1", 422, "invalid_request",
+               "dry_run: unknown"),
+        called("an unknown path, named", "GET", "/corporas", 404, "not_found", "/corporas"),
         called("a path of /openapi.json/..", "GET", "/openapi.json/..", 404, "not_found"),
-    ]
+    ]  # fmt: skip
 
 
 def others() -> list[Case]:

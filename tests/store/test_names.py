@@ -13,12 +13,12 @@ def test_ids_carry_128_bits_and_are_never_names() -> None:
         check_name(ids.pop())
 
 
-@pytest.mark.parametrize("name", ["a", "Tiny.Shakespeare_v2-final", "x" * 64, "corpus_", "0", "job_short"])
+@pytest.mark.parametrize("name", ["a", "Tiny.Shakespeare_v2-final", "x" * 64, "corpus_", "0", "job_short", "...", ".a"])
 def test_letters_digits_dots_underscores_and_hyphens_make_a_name(name: str) -> None:
     assert check_name(name) == name
 
 
-@pytest.mark.parametrize("name", ["", "x" * 65, "a b", "a@1", "é", "a/b", "a\n", "a\x00", "..\\", "\ud800"])
+@pytest.mark.parametrize("name", ["", "x" * 65, "a b", "a@1", "é", "a/b", "a\n", "a\x00", "..\\", "\ud800", ".", ".."])
 def test_anything_else_is_refused(name: str) -> None:
     with pytest.raises(InvalidName):
         check_name(name)

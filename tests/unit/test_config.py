@@ -50,6 +50,35 @@ def test_an_invalid_training_setting_is_refused_by_name(field: str, value: Any) 
     assert raised.value.field == field
 
 
+@pytest.mark.parametrize(
+    "field",
+    [
+        "epochs",
+        "minutes",
+        "learning_rate",
+        "gradient_clip",
+        "weight_decay",
+        "average_decay",
+        "state_reset",
+        "validation_fraction",
+    ],
+)
+@pytest.mark.parametrize("value", [5e-324, 1e-310, 1e-10])
+def test_no_setting_is_so_small_that_another_process_may_take_it_for_0(field: str, value: float) -> None:
+    with pytest.raises(InvalidConfig, match="from 1e-09") as raised:
+        TrainingConfig(**{field: value})
+    assert raised.value.field == field
+    assert TrainingConfig(**{field: 1e-9})
+
+
+def test_patience_needs_a_validation_loss_to_watch() -> None:
+    assert TrainingConfig(patience=3)
+    assert TrainingConfig(validation_fraction=0)
+    with pytest.raises(InvalidConfig, match="validation_fraction above 0") as raised:
+        TrainingConfig(patience=3, validation_fraction=0)
+    assert raised.value.field == "patience"
+
+
 def test_one_budget_at_most_and_one_minute_without_any() -> None:
     assert TrainingConfig().minutes == 1
     assert TrainingConfig(steps=3).minutes is None
