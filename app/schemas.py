@@ -152,7 +152,7 @@ class TrainingSettings(Section):
     )
     learning_rate: float | None = Field(default=None, description="Peak of the schedule. Default by the width.")
     gradient_clip: float | None = Field(default=None, description="Largest norm of the gradient. Default 1.")
-    weight_decay: float | None = Field(default=None, description="AdamW's. Default 0.01.")
+    weight_decay: float | None = Field(default=None, description="AdamW's. Default 0.1.")
     average_decay: float | None = Field(
         default=None,
         description="Evaluations, samples and checkpoints take an average of the weights over about 1/(1 - this) "

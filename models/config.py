@@ -180,7 +180,7 @@ class TrainingConfig(_Record):
     """Peak of the schedule: linear warm-up, then a cosine to 2 % of it."""
     gradient_clip: float = 1.0
     """Largest L2 norm of the whole gradient; the tutorial's answer to exploding gradients."""
-    weight_decay: float = 0.01
+    weight_decay: float = 0.1
     """AdamW's decoupled decay, per unit of learning rate."""
     average_decay: float = 0.0
     """Evaluations, samples and checkpoints take an exponential average of the weights over the steps, 0 to 0.99999.

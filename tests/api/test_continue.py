@@ -74,7 +74,7 @@ def test_what_agrees_with_the_checkpoint_may_be_said_and_dropout_changed(staged:
         ({"model": {"num_layers": 2}}, "model.num_layers", "1, not 2"),
         ({"model": {"embedding_size": 64}}, "model.embedding_size", "4, not 64"),
         ({"model": {"normalization": "letters"}}, "model.normalization", "'none', not 'letters'"),
-        ({"model": {"dropout": 2}}, "model.dropout", "0 to 0.95"),
+        ({"model": {"dropout": 2}}, "model.dropout", "to 0.95"),
         ({"model": {"hidden_size": 10**4000}}, "model.hidden_size", "1 to 16384"),
         ({"preset": "large"}, "preset", "'large'"),
         ({"training": {"steps": 0}}, "training.steps", "must be"),

@@ -11,7 +11,7 @@ TYPES = ("application/json", "text/csv")
 
 @pytest.mark.parametrize(
     ("preset", "size"),
-    [("tiny", (128, 1)), ("small", (256, 1)), ("medium", (512, 1)), ("large", (1024, 2)), ("auto", (512, 1))],
+    [("tiny", (128, 1)), ("small", (384, 1)), ("medium", (512, 1)), ("large", (1024, 2)), ("auto", (512, 1))],
 )
 def test_a_preset_is_a_size(preset: str, size: tuple[int, int]) -> None:
     model, _ = resolve(preset, {}, {"minutes": 10}, SMALL_CORPUS_CHARACTERS)  # type: ignore[arg-type]
@@ -20,7 +20,7 @@ def test_a_preset_is_a_size(preset: str, size: tuple[int, int]) -> None:
 
 
 def test_auto_is_the_default_network_but_small_for_a_small_corpus_or_little_time() -> None:
-    small = ModelConfig(hidden_size=256)
+    small = ModelConfig(hidden_size=384)
     assert resolve("auto", {}, {"epochs": 5}, SMALL_CORPUS_CHARACTERS)[0] == ModelConfig()
     assert resolve("auto", {}, {"epochs": 5}, SMALL_CORPUS_CHARACTERS - 1)[0] == small
     assert resolve("auto", {}, {"minutes": SHORT_BUDGET_MINUTES}, 10**9)[0] == small
@@ -31,7 +31,7 @@ def test_auto_is_the_default_network_but_small_for_a_small_corpus_or_little_time
 def test_the_learning_rate_goes_by_the_width_unless_it_is_given() -> None:
     widths = (64, 256, 257, 512, 1024, 4096)
     rates = [resolve("auto", {"hidden_size": width}, {}, 10**6)[1].learning_rate for width in widths]
-    assert rates == [6e-3, 6e-3, 4e-3, 4e-3, 3e-3, 2e-3]
+    assert rates == [6e-3, 6e-3, 5e-3, 4e-3, 3e-3, 2e-3]
     assert resolve("auto", {}, {"learning_rate": 0.1}, 10**6)[1].learning_rate == 0.1
 
 
