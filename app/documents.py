@@ -79,6 +79,11 @@ class ProgressDocument(Document):
     characters_per_second: float | None = None
     eta_seconds: float | None = None
     memory_bytes: int | None = Field(None, description="Peak of the training process so far; see the metrics.")
+    setbacks: int = Field(
+        0,
+        description="Times that a loss, gradient or weight was not a finite number: training then goes back to its "
+        "last resume point and on with half the learning rate, and fails as `diverged` the fourth time.",
+    )
 
 
 class JobDocument(Document):

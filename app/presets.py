@@ -27,8 +27,8 @@ SIZES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 SMALL_CORPUS_CHARACTERS = 100_000
 """Below, `auto` is `small`: a medium network of 0.9 million numbers would learn such a text by heart."""
 SHORT_BUDGET_MINUTES = 2.0
-"""Up to here `auto` is `small` too: what one minute on one core makes of tiny Shakespeare is 1.460 nats for 1x384, 1.468
-for 1x512, 1.469 for 1x256 (docs/recipe.md)."""
+"""Up to here `auto` is `small` too: one minute on one core makes of tiny Shakespeare 1.460 nats with 1x384, 1.468 with
+1x512, 1.469 with 1x256 (docs/recipe.md)."""
 
 LEARNING_RATES = ((256, 6e-3), (384, 5e-3), (512, 4e-3), (1024, 3e-3))
 """(hidden size up to, peak learning rate): the wider, the lower. Each of the four cells learnt well at 256 with its."""

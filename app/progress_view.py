@@ -72,6 +72,13 @@ class _Samples:
                 highlight=False,
                 soft_wrap=True,
             )
+        elif kind == "setback":
+            self.console.print(
+                f"[yellow]step {data['step']:,}: the {data['what']} is not a finite number; back to step "
+                f"{data['to_step']:,}, learning rate at most {data['learning_rate']:.2g}[/]",
+                highlight=False,
+                soft_wrap=True,
+            )
         elif kind == "status" and data["status"] != "running":
             self.console.print(f"[dim]{data['status']}[/dim]", highlight=False)
 

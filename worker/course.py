@@ -18,6 +18,7 @@ class Course:
     best_val_loss: float | None = None
     evaluations_since_best: int = 0
     samples: int = 0
+    setbacks: int = 0
     train_loss: float | None = None
     """As last reported."""
     losses: list[float] = field(default_factory=list)

@@ -23,6 +23,8 @@ class Started:
     validation_characters: int
     device: str
     precision: Literal["float32", "bfloat16"]
+    setbacks: int = 0
+    """As many as there were before, up to the resume point from which it goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,23 @@ class Saved:
 
 
 @dataclass(frozen=True, slots=True)
+class Setback:
+    """A number at `step` was not finite: training goes on from `to_step`, its last resume point, more slowly.
+
+    What was told of later steps is void. A Saved without checkpoint follows, so that no later attempt tries as before.
+    """
+
+    step: int
+    to_step: int
+    setbacks: int
+    """In this training so far, this one included."""
+    learning_rate: float
+    """Peak of the schedule from now on: half of what it was."""
+    what: str
+    """Which number: the training loss, the gradient, the largest weight, the validation loss, the network's answer."""
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """The last event. After `paused`, the Saved before it is where to go on; without one (a pause while the corpus was
     being loaded, step 0) it is where this attempt began."""
@@ -98,4 +117,4 @@ class Finished:
     best_val_loss: float | None
 
 
-Event = Started | Ticked | Progress | Evaluated | Sampled | Saved | Finished
+Event = Started | Ticked | Progress | Evaluated | Sampled | Saved | Setback | Finished

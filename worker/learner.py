@@ -29,9 +29,9 @@ MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 class Diverged(RuntimeError):
     """A loss, a gradient, a weight or an answer is no finite number. Nothing of that is saved."""
 
-    def __init__(self, what: str, step: int) -> None:
-        super().__init__(f"the {what} after {step} steps is not a finite number: try a lower learning rate")
-        self.step = step
+    def __init__(self, what: str, step: int, advice: str = "") -> None:
+        super().__init__(f"the {what} after {step} steps is not a finite number{advice}")
+        self.what, self.step = what, step
 
 
 class Update(NamedTuple):
@@ -128,6 +128,7 @@ class Learner:
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Put back what `tensors` gave. Raises KeyError or RuntimeError if it is another network's."""
         self._state_LPBH = tensors["state"].to(self._device)
+        self._optimizer.state.clear()
         with torch.no_grad():
             for name, parameter in self.network.named_parameters():
                 parameter.copy_(tensors[f"weights.{name}"])

@@ -51,6 +51,15 @@ def most_validation_characters(training: TrainingConfig, epoch_steps: int) -> in
     return max(FEWEST_VALIDATION_CHARACTERS, steps * training.batch_size * training.sequence_length // 2)
 
 
+def guess_evaluation_steps(training: TrainingConfig, lanes: int, characters_a_lane: float) -> float:
+    """What an evaluation of so many time steps costs, in steps, as long as none was timed.
+
+    A recurrent network takes its time per time step, hardly per lane up to some 32; a step goes forward and back, about
+    three times the work of forward alone.
+    """
+    return 1 + characters_a_lane / (3 * training.sequence_length * max(1.0, lanes / 32))
+
+
 class Segment(NamedTuple):
     """From `from_step` on, every step uses up `fraction_per_step` of the budget; after `last_step` nothing is left."""
 

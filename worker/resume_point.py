@@ -26,6 +26,18 @@ class ResumePoint:
     tensors: dict[str, Tensor]
     values: dict[str, Any]
 
+    def check_identity(self, identity: dict[str, Any]) -> None:
+        """Raises InvalidResumePoint, naming what differs, if this is another training's.
+
+        A setting that it does not name came into being after it, and so did what it says nothing of: that is None.
+        """
+        for name, value in identity.items():
+            told = self.values["identity"].get(name)
+            if isinstance(told, dict):
+                value = {setting: value.get(setting) for setting in told}
+            if told != value:
+                raise InvalidResumePoint(f"the resume point is of another {name}")
+
     def encode(self) -> bytes:
         """The file. Equal resume points give equal bytes."""
         document = json.dumps({"format": FORMAT, **self.values}, allow_nan=False)

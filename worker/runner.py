@@ -20,7 +20,7 @@ from app.store.claims import Claim, StaleWatch
 from app.store.database import Database
 from app.store.errors import LeaseLost, StoreError
 from app.store.job_state import JobStatus
-from worker.events import Evaluated, Event, Finished, Progress, Sampled, Saved, Started, Ticked
+from worker.events import Evaluated, Event, Finished, Progress, Sampled, Saved, Setback, Started, Ticked
 from worker.heartbeat import HEARTBEAT_SECONDS, Ending, Heartbeat
 from worker.launch import ChildCrashed, TrainingChild, TrainingFailed, TrainingRefusal, TrainingTask
 from worker.memory_check import lack_of_memory
@@ -227,6 +227,8 @@ class Recorder:
                 claims.record_sample(self._database, self._claim, event.step, event.text)
             case Saved():
                 self._record_saved(event)
+            case Setback():
+                claims.record_setback(self._database, self._claim, asdict(event))
             case Ticked() | Finished():
                 pass
 

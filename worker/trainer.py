@@ -8,7 +8,7 @@ count, the uninterrupted one to the bit. Evaluating, sampling and saving change 
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import torch
@@ -20,17 +20,19 @@ from models.transplant import transplant
 from worker.batches import Corpus, CorpusTooShort, Lanes, split
 from worker.course import Course
 from worker.evaluation import Validation, sample_text
-from worker.events import Evaluated, Event, Finished, FinishReason, Progress, Sampled, Saved, Started, Ticked
+from worker.events import Evaluated, Event, Finished, FinishReason, Progress, Sampled, Saved, Setback, Started, Ticked
 from worker.learner import Diverged, Learner, Update
 from worker.memory import peak_memory_bytes
 from worker.pace import Pace
-from worker.recipe import Plan, Recipe, most_validation_characters
+from worker.recipe import Plan, Recipe, guess_evaluation_steps, most_validation_characters
 from worker.resume_point import InvalidResumePoint, ResumePoint
 
 __all__ = ["CorpusTooShort", "Diverged", "InvalidResumePoint", "train"]
 
 SAMPLES = 8
 """So often in a run a sample is shown beside those at evaluations, where `evaluate_every` is left to the plan."""
+MOST_SETBACKS = 3
+"""Times in a training that it goes back and tries with half the learning rate: an eighth of it in the end."""
 
 
 def train(
@@ -50,7 +52,8 @@ def train(
     evaluations; once true, a Saved without checkpoint and Finished("paused") follow. `from_checkpoint` is a checkpoint
     file: the network, of the same shape, begins with its weights and is evaluated before the first step. `corpus` then
     has all characters of the checkpoint in its vocabulary. Uses torch's global random generator. Raises CorpusTooShort,
-    Diverged, ValueError for another network's checkpoint, and InvalidResumePoint for another training's `resume`.
+    Diverged (after three setbacks), ValueError for another network's checkpoint, and InvalidResumePoint for another
+    training's `resume`.
     """
     torch.set_flush_denormal(True)  # a state that fades into denormal numbers makes products many times slower
     yield Ticked("loading", 0)
@@ -84,11 +87,14 @@ class _Run:
         most = most_validation_characters(training, self._lanes.windows)
         self._validation = Validation(corpus.ids, len(train_ids), most) if len(validation_ids) else None
         self._learner = Learner(model, training, len(corpus.vocabulary), self._lanes, device)
-        self._recipe = Recipe(training, self._lanes.windows, self._evaluation_steps())
+        characters_a_lane = self._validation.characters / self._validation.lanes if self._validation else 0.0
+        evaluation_steps = guess_evaluation_steps(training, self._lanes.lanes, characters_a_lane)
+        self._recipe = Recipe(training, self._lanes.windows, evaluation_steps)
         self._plan = self._recipe.first_plan()
         self._course = Course()
+        self._resume_point = b""
         self._characters = 0
-        self._pace = Pace(clock, self._evaluation_steps())
+        self._pace = Pace(clock, evaluation_steps)
         self._from_checkpoint: str | None = None  # its SHA-256
 
     def begin_with(self, checkpoint: bytes) -> None:
@@ -97,37 +103,57 @@ class _Run:
         transplant(origin, info.vocabulary, self._learner.network, self._corpus.vocabulary)
         self._from_checkpoint = hashlib.sha256(checkpoint).hexdigest()
 
-    def _evaluation_steps(self) -> float:
-        """What an evaluation costs, in steps, as long as none was timed.
-
-        A recurrent network takes its time per time step, hardly per lane up to some 32; a step goes forward and back,
-        about three times the work of forward alone.
-        """
-        if self._validation is None:
-            return 1.0
-        time_steps = self._validation.characters / self._validation.lanes
-        return 1 + time_steps / (3 * self._training.sequence_length * max(1.0, self._lanes.lanes / 32))
-
     def events(self) -> Iterator[Event]:
         """All from here to Finished."""
         yield self._started()
+        self._resume_point = self._encoded()
+        reason: FinishReason | None = None
+        while reason is None:
+            try:
+                reason = yield from self._go_on()
+            except Diverged as diverged:
+                yield from self._go_back(diverged)
+        yield Finished(self._course.step, reason, self._course.best_step, self._course.best_val_loss)
+
+    def _go_on(self) -> Generator[Event, None, FinishReason]:
+        """Train until there is a reason to end. Raises Diverged."""
         while True:
             if self._pause_requested():
                 self._learner.check_finite(self._course.step)
                 yield self._saved(None, best=False, checkpoint=None)
-                reason: FinishReason = "paused"
-                break
+                return "paused"
             if self._evaluated_due():
                 yield from self._evaluate()
             elif self._course.step >= self._plan.steps:
-                reason = "budget"
-                break
+                return "budget"
             elif self._course.evaluations_since_best >= (self._training.patience or math.inf):
-                reason = "patience"
-                break
+                return "patience"
             else:
                 yield from self._advance()
-        yield Finished(self._course.step, reason, self._course.best_step, self._course.best_val_loss)
+
+    def _go_back(self, diverged: Diverged) -> Iterator[Event]:
+        """To the last resume point, or the start, with half the learning rate; the clock of the budget goes on.
+
+        Raises Diverged when that was tried often enough.
+        """
+        setbacks = self._course.setbacks + 1
+        if setbacks > MOST_SETBACKS:
+            raise Diverged(diverged.what, diverged.step, self._advice()) from diverged
+        self._put_back(ResumePoint.decode(self._resume_point))
+        self._course.setbacks = setbacks
+        yield Setback(diverged.step, self._course.step, setbacks, self._peak_rate, diverged.what)
+        yield self._saved(None, best=False, checkpoint=None)
+
+    @property
+    def _peak_rate(self) -> float:
+        return self._training.learning_rate * 0.5**self._course.setbacks
+
+    def _advice(self) -> str:
+        return (
+            f", though training went back {self._course.setbacks} times, each time to half the learning rate: train "
+            f"anew with a learning_rate below {self._peak_rate:g}, or a lower gradient_clip; checkpoints stored before "
+            "are sound"
+        )
 
     def _evaluated_due(self) -> bool:
         if self._from_checkpoint and self._course.step == 0:  # how good it is already: to be beaten
@@ -137,7 +163,7 @@ class _Run:
     def _advance(self) -> Iterator[Event]:
         """One step, and what is due after it."""
         step = self._course.step
-        learning_rate = self._plan.learning_rate(step, self._training.learning_rate)
+        learning_rate = self._plan.learning_rate(step, self._peak_rate)
         update = self._learner.update(step, learning_rate)
         self._course.count_step(update.loss)
         self._characters += update.characters
@@ -194,10 +220,11 @@ class _Run:
             val_loss = total / characters
             if not math.isfinite(val_loss):
                 raise Diverged("validation loss", self._course.step)
+        sampled = self._sampled()  # which finds out whether the network answers: before anything is told
         best = self._course.judge(val_loss)
         if val_loss is not None:
             yield Evaluated(self._course.step, val_loss, best)
-        yield self._sampled()
+        yield sampled
         self._replan()
         yield self._saved(val_loss, best=best, checkpoint=self._checkpoint(val_loss))
         self._pace.count_evaluation(began)
@@ -219,6 +246,7 @@ class _Run:
             validation_characters=len(self._corpus.ids) - self._train_characters,
             device=self._device,
             precision=self._learner.precision,
+            setbacks=self._course.setbacks,
         )
 
     def _sampled(self) -> Sampled:
@@ -229,8 +257,11 @@ class _Run:
         return Sampled(self._course.step, text)
 
     def _saved(self, val_loss: float | None, *, best: bool, checkpoint: bytes | None) -> Saved:
-        resume_point = ResumePoint(self._learner.tensors(), self._values()).encode()
-        return Saved(self._course.step, self._course.recent_loss(), val_loss, best, checkpoint, resume_point)
+        self._resume_point = self._encoded()
+        return Saved(self._course.step, self._course.recent_loss(), val_loss, best, checkpoint, self._resume_point)
+
+    def _encoded(self) -> bytes:
+        return ResumePoint(self._learner.tensors(), self._values()).encode()
 
     def _identity(self) -> dict[str, Any]:
         """What a resume point belongs to."""
@@ -255,18 +286,13 @@ class _Run:
     def restore(self, point: ResumePoint) -> None:
         """Go on from `point`. Raises InvalidResumePoint, naming what differs, when it is another training's."""
         try:
-            told = {"from_checkpoint": None} | point.values["identity"]  # the older ones do not speak of it
-            for name, value in self._identity().items():
-                if not _agrees(told[name], value):
-                    raise InvalidResumePoint(f"the resume point is of another {name}")
-            self._course = Course.from_dict(point.values["course"])
-            self._plan = Plan.from_dict(point.values["plan"])
+            point.check_identity(self._identity())
+            self._put_back(point)
             self._pace.restore(*point.values["pace"])
-            self._learner.load(point.tensors)
         except (KeyError, TypeError, RuntimeError) as error:
             raise InvalidResumePoint(f"the resume point is incomplete: {error}") from error
 
-
-def _agrees(told: Any, value: Any) -> bool:
-    """Whether a resume point tells of `value`; a setting that it does not name came into being after it."""
-    return all(value.get(name) == item for name, item in told.items()) if isinstance(told, dict) else told == value
+    def _put_back(self, point: ResumePoint) -> None:
+        self._course = Course.from_dict(point.values["course"])
+        self._plan = Plan.from_dict(point.values["plan"])
+        self._learner.load(point.tensors)

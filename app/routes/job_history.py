@@ -85,7 +85,7 @@ async def follow_job(
         Digits,
     ] = None,
 ) -> AsyncIterator[ServerSentEvent]:
-    """Server-sent events, from the first one on: status, progress, evaluation, sample, checkpoint.
+    """Server-sent events, from the first one on: status, progress, evaluation, sample, checkpoint, setback.
 
     The stream ends after the last event of a finished job, and when the service stops: come back with `Last-Event-ID`.
 

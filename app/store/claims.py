@@ -16,7 +16,14 @@ from app.store.job_rows import move, read_job
 from app.store.job_state import FINISHED, JobStatus
 from app.store.lease import MAX_CRASHES, Claim, Wanted, held, leave, release_in
 from app.store.metrics import drop_metrics_after
-from app.store.recording import record_evaluation, record_progress, record_sample, record_saved, record_started
+from app.store.recording import (
+    record_evaluation,
+    record_progress,
+    record_sample,
+    record_saved,
+    record_setback,
+    record_started,
+)
 from app.store.schema import jobs
 from app.store.stale_watch import StaleWatch
 
@@ -33,6 +40,7 @@ __all__ = [
     "record_progress",
     "record_sample",
     "record_saved",
+    "record_setback",
     "record_started",
     "release",
     "renew",

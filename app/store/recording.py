@@ -14,7 +14,7 @@ from app.store.checkpoints import Checkpoint, insert_checkpoint, retain
 from app.store.database import Database
 from app.store.events import append_event
 from app.store.lease import Claim, held
-from app.store.metrics import finite, write_metrics
+from app.store.metrics import drop_metrics_after, finite, write_metrics
 from app.store.schema import models
 from app.store.trained_models import insert_model
 
@@ -52,6 +52,14 @@ def record_sample(database: Database, claim: Claim, step: int, text: str) -> Non
     with database.write() as connection:
         held(connection, claim)
         append_event(connection, database.now(), claim.job.id, "sample", {"step": step, "text": text})
+
+
+def record_setback(database: Database, claim: Claim, setback: dict[str, Any]) -> None:
+    """The fields of worker.events.Setback: training goes on from `to_step`, and metrics later than that are gone."""
+    with database.write() as connection:
+        _merge_progress(connection, claim, {"step": setback["to_step"], "setbacks": setback["setbacks"]})
+        drop_metrics_after(connection, claim.job.id, setback["to_step"])
+        append_event(connection, database.now(), claim.job.id, "setback", setback)
 
 
 def _merge_progress(connection: Connection, claim: Claim, known: dict[str, Any]) -> None:

@@ -87,6 +87,7 @@ def test_the_progress_of_a_job_holds_every_named_field(service: Service, claim: 
         "train_loss": 2.0,
         "val_loss": None,
         "bits_per_character": 2.0 / math.log(2),
+        "setbacks": 0,
     }
     assert (job["best"], job["attempt"], job["status"]) == (None, 1, "running")
 
@@ -95,6 +96,23 @@ def test_the_progress_of_a_job_holds_every_named_field(service: Service, claim: 
     job = service.http.get(f"/jobs/{claim.job.id}").json()
     assert job["best"] == {"step": 2, "val_loss": 1.5}
     assert job["progress"]["bits_per_character"] == 1.5 / math.log(2)
+
+
+def test_a_setback_is_shown_by_the_job_and_told_as_an_event(service: Service, claim: Claim) -> None:
+    for step in (1, 2, 3):
+        report(service, claim, step, 4.0 - step)
+    setback = {"step": 4, "to_step": 2, "setbacks": 1, "learning_rate": 0.002, "what": "training loss"}
+    recording.record_setback(service.database, claim, setback)
+    claims.finish(service.database, claim, JobStatus.FAILED, {"code": "diverged", "detail": "for a test"})
+
+    progress = service.http.get(f"/jobs/{claim.job.id}").json()["progress"]
+    assert (progress["step"], progress["setbacks"]) == (2, 1)
+    rows = service.http.get(f"/jobs/{claim.job.id}/metrics").json()["data"]
+    assert [row["step"] for row in rows] == [1, 2]
+    got = follow(service, claim.job.id)
+    assert [event["event"] for event in got] == ["status", "status", *["progress"] * 3, "setback", "status"]
+    told = json.loads(got[-2]["data"])
+    assert told == setback | {"created_at": told["created_at"]}
 
 
 def test_metrics_come_as_json_or_csv(service: Service, claim: Claim) -> None:

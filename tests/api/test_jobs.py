@@ -44,6 +44,7 @@ PROGRESS = [
     "characters_per_second",
     "eta_seconds",
     "memory_bytes",
+    "setbacks",
 ]
 
 

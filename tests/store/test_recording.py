@@ -58,6 +58,46 @@ def test_an_evaluation_joins_the_metrics_of_its_step(scene: Any) -> None:
     assert scene.told(claim.job, "evaluation")[0] == {"step": 10, "val_loss": 2.25, "best": True}
 
 
+SETBACK = {"step": 12, "to_step": 10, "setbacks": 1, "learning_rate": 0.002, "what": "gradient"}
+
+
+def test_a_setback_voids_the_metrics_after_its_resume_point_and_is_told(scene: Any) -> None:
+    claim = scene.running(name="poet")
+    for step in (5, 10, 11, 12):
+        claims.record_progress(scene.database, claim, PROGRESS | {"step": step})
+        if step == 10:
+            scene.save(claim, step, val_loss=2.0)
+    last = events_after(scene.database, claim.job.id, 0)[-1].id
+    claims.record_setback(scene.database, claim, SETBACK)
+    claims.record_progress(scene.database, claim, PROGRESS | {"step": 11, "train_loss": 2.25})
+    rows = read_metrics(scene.database, claim.job.id)
+    assert [(row.step, row.train_loss) for row in rows] == [(5, 2.5), (10, 2.5), (11, 2.25)]
+    told = events_after(scene.database, claim.job.id, last)
+    assert [(event.type, event.data["step"]) for event in told] == [("setback", 12), ("progress", 11)]
+    assert told[0].data == SETBACK
+    assert told[0].id > last, "earlier events stay: a client that follows has seen them"
+    assert get_job(scene.database, claim.job.id).progress["setbacks"] == 1
+    assert find_checkpoint(scene.database, "poet")[1].step == 10
+
+
+def test_after_a_setback_the_job_stands_where_it_went_back_to(scene: Any) -> None:
+    claim = scene.running()
+    claims.record_progress(scene.database, claim, PROGRESS | {"step": 12})
+    claims.record_setback(scene.database, claim, SETBACK | {"to_step": 0})
+    assert get_job(scene.database, claim.job.id).progress["step"] == 0
+    assert read_metrics(scene.database, claim.job.id) == []
+
+
+def test_a_worker_that_lost_its_lease_sets_nothing_back(scene: Any) -> None:
+    claim = scene.running()
+    claims.record_progress(scene.database, claim, PROGRESS)
+    claims.release(scene.database, claim)
+    before = scene.dump()
+    with pytest.raises(LeaseLost):
+        claims.record_setback(scene.database, claim, SETBACK | {"to_step": 0})
+    assert scene.dump() == before
+
+
 def test_numbers_that_are_none_are_stored_as_none(scene: Any) -> None:
     claim = scene.running()
     claims.record_progress(scene.database, claim, PROGRESS | {"train_loss": math.nan, "gradient_norm": math.inf})

@@ -14,7 +14,7 @@ from models.config import ModelConfig, TrainingConfig
 from tests.worker.conftest import TEXT, ScriptedChild
 from worker import workspace
 from worker.device import choose_device
-from worker.events import Evaluated, Finished, Progress, Sampled, Saved, Started, Ticked
+from worker.events import Evaluated, Finished, Progress, Sampled, Saved, Setback, Started, Ticked
 from worker.launch import ChildCrashed, TrainingFailed, TrainingRefusal, TrainingTask
 from worker.runner import Runner, training_threads
 
@@ -103,6 +103,24 @@ def test_an_attempt_after_a_crash_goes_on_from_the_resume_point_and_drops_later_
     assert [row.step for row in metrics.read_metrics(database, job_id)] == [5, 10]
     job = jobs.get_job(database, job_id)
     assert (job.status, job.attempt) == ("succeeded", 2)
+
+
+def test_a_setback_drops_later_metrics_and_the_next_attempt_knows_of_it(
+    database: Database, job_id: str, tmp_path: Path
+) -> None:
+    set_back = [STARTED, progress(5), saved(5), progress(7), Setback(8, 5, 1, 5e-4, "gradient")]
+    set_back += [Saved(5, 2.0, None, False, None, b"slower"), progress(6), ChildCrashed(-9)]
+    again = [Started(5, 10, 1234, 20, 1900, 200, "cpu", "float32", 1), progress(10), Finished(10, "budget", 5, 2.1)]
+    rig = Rig(database, tmp_path, set_back, again)
+    rig.run_all()
+    assert [task.resume_point for task in rig.tasks] == [None, b"slower"]
+    assert [row.step for row in metrics.read_metrics(database, job_id)] == [5, 10]
+    job = jobs.get_job(database, job_id)
+    assert (job.status, job.progress["setbacks"]) == ("succeeded", 1)
+    told = [event for event in events.events_after(database, job_id, 0) if event.type == "setback"]
+    expected = {"step": 8, "to_step": 5, "setbacks": 1, "learning_rate": 5e-4, "what": "gradient"}
+    assert [event.data for event in told] == [expected]
+    assert trained_models.find_checkpoint(database, "hamlet")[1].step == 5
 
 
 def test_three_crashes_without_progress_fail_a_job_and_progress_in_between_forgives(
