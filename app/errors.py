@@ -7,7 +7,6 @@ form, and an unforeseen one tells nothing about the inside.
 import errno
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -17,6 +16,7 @@ from starlette.exceptions import HTTPException
 
 from app.allowed_methods import AllowedMethods
 from app.generation.stream import GenerationRefused, GenerationUnavailable, TooManyStreams
+from app.statuses import STATUSES
 from app.store.corpora import NotText
 from app.store.errors import Conflict, Corrupted, DiskFull, InvalidCursor, NotFound, QueueFull, StoreError
 from app.store.names import InvalidName
@@ -63,7 +63,7 @@ class Problem(Exception):
 
     def document(self) -> dict[str, Any]:
         """The problem as RFC 9457 writes it."""
-        title = HTTPStatus(self.status).phrase
+        title = STATUSES[self.status].title
         detail = _shortened(self.detail)
         body = {"type": "about:blank", "title": title, "status": self.status, "detail": detail, "code": self.code}
         if self.errors is not None:
@@ -78,6 +78,11 @@ class Problem(Exception):
 def invalid(field: str, message: str, *, code: str = "invalid_request", **extra: Any) -> Problem:
     """422 for one field of the request."""
     return Problem(422, code, f"{field}: {message}", errors=[_field_error(field, message)], **extra)
+
+
+def too_large() -> Problem:
+    """413, whoever notices."""
+    return Problem(413, STATUSES[413].code, "The body is larger than this call takes.")
 
 
 def not_found(error: NotFound) -> Problem:
@@ -179,18 +184,16 @@ def _http_answer(allowed: AllowedMethods) -> Callable[[Request, Exception], Awai
         assert isinstance(error, HTTPException)
         if (fault := fault_behind(error)) is not None:
             return fault.response()
-        status = HTTPStatus(error.status_code)
-        detail = TOO_LARGE if status == 413 else str(error.detail)
-        code = status.phrase.lower().replace(" ", "_")
+        status = error.status_code
+        if status == 413:
+            return too_large().response()
+        code = STATUSES[status].code
         headers = dict(error.headers or {})
         if status == 405 and (methods := allowed.of(request.scope["path"])):
             headers["Allow"] = ", ".join(methods)
-        return Problem(status, code, detail, headers=headers).response()
+        return Problem(status, code, str(error.detail), headers=headers).response()
 
     return answer_http
-
-
-TOO_LARGE = "The body is larger than this call takes."
 
 
 async def _answer_validation(request: Request, error: Exception) -> Response:
