@@ -31,7 +31,8 @@ USER charsmith
 VOLUME /data
 EXPOSE 8000
 STOPSIGNAL SIGTERM
-# Of the service; a container that is a worker alone is checked by `python -m worker.health`.
+# Of the service; a container that is a worker alone is checked by `python -m worker.health`. Not urllib, which would ask a
+# proxy that the environment names.
 HEALTHCHECK --interval=10s --timeout=6s --retries=6 --start-period=60s --start-interval=1s \
-    CMD ["python", "-c", "import os, urllib.request as r; r.urlopen(f'http://127.0.0.1:{os.getenv(\"CHARSMITH_PORT\") or 8000}/readyz', timeout=5)"]
+    CMD ["python", "-c", "import os, sys; from http.client import HTTPConnection; c = HTTPConnection('127.0.0.1', int(os.getenv('CHARSMITH_PORT') or 8000), timeout=5); c.request('GET', '/readyz'); sys.exit(c.getresponse().status != 200)"]
 CMD ["charsmith", "serve"]

@@ -9,16 +9,16 @@ would hide disconnects.
 import asyncio
 import contextlib
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import TOO_LARGE, Problem
+from app.errors import PROBLEM_JSON, too_large
 
 LINGER_BYTES = 16 * 1024 * 1024
 LINGER_SECONDS = 2.0
 """So much more is read and dropped: a client that is still writing when the connection closes may lose the answer."""
 
-_answer = Problem(413, "content_too_large", TOO_LARGE, headers={"Connection": "close"}).response()
+_too_large = too_large().response()
 
 
 class EndRefusedUploads:
@@ -46,11 +46,15 @@ class _Answer:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start" and message["status"] >= 400:
             self._cuts = not self._body.ended
-            self._replaced = message["status"] == 413
-            message = _too_large() if self._replaced else _closing(message) if self._cuts else message
+            headers = MutableHeaders(scope=message)
+            self._replaced = message["status"] == 413 and headers.get("content-type") != PROBLEM_JSON
+            if self._replaced:
+                headers.update(_too_large.headers)  # what others have added stays: that a page may read it, say
+            if self._replaced or self._cuts:
+                headers["connection"] = "close"
             await self._send(message)
             if self._replaced:
-                await self._end(bytes(_answer.body))
+                await self._end(bytes(_too_large.body))
         elif self._cuts and not message.get("more_body", False):
             if not self._replaced:
                 await self._end(message.get("body", b""))
@@ -64,15 +68,6 @@ class _Answer:
             async with asyncio.timeout(LINGER_SECONDS):
                 await self._body.drop(LINGER_BYTES)
         await self._send({"type": "http.response.body", "body": b""})
-
-
-def _too_large() -> Message:
-    return {"type": "http.response.start", "status": _answer.status_code, "headers": _answer.raw_headers}
-
-
-def _closing(message: Message) -> Message:
-    headers = [(name, value) for name, value in message["headers"] if name.lower() != b"connection"]
-    return {**message, "headers": [*headers, (b"connection", b"close")]}
 
 
 class _Body:

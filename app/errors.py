@@ -7,13 +7,13 @@ the inside.
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
 from app.generation.stream import GenerationRefused, GenerationUnavailable, TooManyStreams
+from app.statuses import STATUSES
 from app.store.corpora import NotText
 from app.store.errors import Conflict, Corrupted, DiskFull, InvalidCursor, NotFound, QueueFull, StoreError
 from app.store.names import InvalidName
@@ -59,7 +59,7 @@ class Problem(Exception):
 
     def document(self) -> dict[str, Any]:
         """The problem as RFC 9457 writes it."""
-        title = HTTPStatus(self.status).phrase
+        title = STATUSES[self.status].title
         detail = shortened(self.detail)
         body = {"type": "about:blank", "title": title, "status": self.status, "detail": detail, "code": self.code}
         if self.errors is not None:
@@ -80,6 +80,11 @@ def invalid_fields(found: Sequence[tuple[str, str]], *, code: str = "invalid_req
     """422 for fields of the request, each with a message; the first one is the detail."""
     errors = [{"field": shortened(field), "message": shortened(message)} for field, message in found[:MAX_FIELDS]]
     return Problem(422, code, f"{errors[0]['field']}: {errors[0]['message']}", errors=errors, **extra)
+
+
+def too_large() -> Problem:
+    """413, whoever notices."""
+    return Problem(413, STATUSES[413].code, "The body is larger than this call takes.")
 
 
 def not_found(error: NotFound) -> Problem:
@@ -164,9 +169,6 @@ async def _answer_problem(request: Request, error: Exception) -> Response:
 
 async def _answer_domain(request: Request, error: Exception) -> Response:
     return problem_of(error).response()
-
-
-TOO_LARGE = "The body is larger than this call takes."
 
 
 async def _answer_unforeseen(request: Request, error: Exception) -> Response:

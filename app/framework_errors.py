@@ -6,7 +6,6 @@ sent it repeats names only.
 
 import errno
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -15,8 +14,9 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from app.allowed_methods import AllowedMethods
-from app.errors import MAX_FIELDS, TOO_LARGE, Problem, invalid_fields, problem_of
+from app.errors import MAX_FIELDS, Problem, invalid_fields, problem_of, too_large
 from app.known_fields import KnownFields
+from app.statuses import STATUSES
 from app.store.errors import DiskFull
 from app.unreadable import SEND_A_FORM, is_form, json_reason, reason
 from app.wording import words
@@ -60,12 +60,13 @@ def _http_answer(allowed: AllowedMethods) -> Callable[[Request, Exception], Awai
         assert isinstance(error, HTTPException)
         if (fault := fault_behind(error)) is not None:
             return fault.response()
-        status, headers = HTTPStatus(error.status_code), dict(error.headers or {})
+        if error.status_code == 413:
+            return too_large().response()
+        status, headers = error.status_code, dict(error.headers or {})
         methods = allowed.of(request.scope["path"])
         if status == 405 and methods:
             headers["Allow"] = ", ".join(methods)
-        code = status.phrase.lower().replace(" ", "_")
-        return Problem(status, code, _detail(request, error, methods), headers=headers).response()
+        return Problem(status, STATUSES[status].code, _detail(request, error, methods), headers=headers).response()
 
     return answer_http
 
@@ -76,8 +77,6 @@ def _detail(request: Request, error: HTTPException, methods: Sequence[str]) -> s
             return f"There is nothing at {request.scope['path']!r}; the calls are listed at /docs."
         case 405 if methods:
             return f"{request.scope['path']} takes {', '.join(methods)}, not {request.method}."
-        case 413:
-            return TOO_LARGE
     return reason(error, _content_type(request)) or str(error.detail)
 
 

@@ -5,7 +5,6 @@ Invariants: every operation names its errors, all in the one schema `Problem`; S
 
 from collections.abc import Mapping
 from functools import cache
-from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI
@@ -13,6 +12,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field
 
 from app.errors import PROBLEM_JSON
+from app.statuses import STATUSES
 
 DESCRIPTION = """\
 Charsmith trains character-level recurrent networks on your texts and streams what they write.
@@ -74,16 +74,6 @@ EXPLAINED = {
     507: "The disk is full; delete something first.",
 }
 
-CODES = {
-    403: "foreign_origin",
-    422: "invalid_setting",
-    429: "queue_full",
-    500: "internal_error",
-    503: "not_ready",
-    507: "disk_full",
-}
-"""The code that is shown for a status, where it is not the status's own name."""
-
 
 def problems(*statuses: int, ok: Mapping[int | str, dict[str, Any]] | None = None) -> dict[int | str, dict[str, Any]]:
     """The `responses` of an operation that may answer these errors; `ok` are further answers that are none."""
@@ -102,8 +92,7 @@ def _problem_response(status: int) -> dict[str, Any]:
 
 
 def _example_of(status: int) -> dict[str, Any]:
-    title = HTTPStatus(status).phrase
-    code = CODES.get(status, title.lower().replace(" ", "_"))
+    title, code = STATUSES[status]
     example = {"type": "about:blank", "title": title, "status": status, "detail": EXPLAINED.get(status, title)}
     wrong = [{"field": "training.steps", "message": "must be at least 1, not 0"}]
     return example | {"code": code} | ({"errors": wrong} if status == 422 else {})

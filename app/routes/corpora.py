@@ -17,7 +17,7 @@ from app.documents import (
     page_document,
     uploaded_document,
 )
-from app.errors import TOO_LARGE, Problem
+from app.errors import too_large
 from app.file_names import name_from
 from app.openapi import body, problems
 from app.routes.dependencies import After, Configured, CorpusKey, Limit, StoredIn, begun, pieces_of
@@ -55,7 +55,7 @@ def upload_corpus(
     """Keep a text to train on. A byte order mark is dropped, and the answer says so. The same bytes again give the
     first corpus, with 200 and its first name: if another one was asked for, `notice` says that it was not taken."""
     if (file.size or 0) > settings.max_corpus_bytes:
-        raise Problem(413, "content_too_large", TOO_LARGE)
+        raise too_large()
     name = name or name_from(file.filename, "corpus")
     added = corpora.add_corpus(database, pieces_of(file), name)
     if not added.is_new:

@@ -123,9 +123,9 @@ class _Generating:
                 model, checkpoint = await run_in_threadpool(find_checkpoint, self._database, asked.model)
                 await self._generation.admit(stream, asked, checkpoint.blob_id, seed)
             except GenerationRefused as refused:
-                if refused.code == "checkpoint_corrupted":
-                    await run_in_threadpool(quarantine, self._database, checkpoint)
-                if refused.code not in PASSED_OVER or not tries_left:
+                is_damaged = refused.code == "checkpoint_corrupted"
+                found_again = is_damaged and not await run_in_threadpool(quarantine, self._database, checkpoint)
+                if refused.code not in PASSED_OVER or found_again or not tries_left:
                     raise
             except BaseException:
                 stream.evict()

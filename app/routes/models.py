@@ -19,7 +19,7 @@ from app.documents import (
     model_document,
     page_document,
 )
-from app.errors import TOO_LARGE, Problem, refusal
+from app.errors import refusal, too_large
 from app.file_names import name_from
 from app.generation.streams import Generation, GenerationRefused
 from app.openapi import body, problems
@@ -69,7 +69,7 @@ async def upload_model(
 ) -> ModelDocument:
     """Take a model that was trained elsewhere. The file is checked, and nothing in it is ever run."""
     if (file.size or 0) > settings.max_model_bytes:
-        raise Problem(413, "content_too_large", TOO_LARGE)
+        raise too_large()
     name = check_name(name or name_from(file.filename, "model"))
     async with request.app.state.one_header:
         info = await run_in_threadpool(_read_header, file)

@@ -4,6 +4,7 @@ Knows nothing of tensors. Invariant: a key resolves to the newest model of that 
 best checkpoint that is not known to be damaged.
 """
 
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,7 +21,7 @@ from app.store.checkpoints import (
     pinning_job,
 )
 from app.store.database import Database
-from app.store.errors import Conflict, Corrupted, NotFound
+from app.store.errors import Conflict, Corrupted, NotFound, StoreError
 from app.store.names import check_name, is_id, is_name, new_id
 from app.store.pages import Page, read_page
 from app.store.rows import record
@@ -38,6 +39,8 @@ __all__ = [
     "quarantine",
     "read_checkpoint",
 ]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,10 +143,18 @@ def read_checkpoint(database: Database, checkpoint: Checkpoint) -> Iterator[byte
     return read_blob(database, checkpoint.blob_id)
 
 
-def quarantine(database: Database, checkpoint: Checkpoint) -> None:
-    """Not resolved to again; the next best takes its place. For whom reading has raised Corrupted."""
-    with database.write() as connection:
-        mark_corrupted(connection, checkpoint.id)
+def quarantine(database: Database, checkpoint: Checkpoint) -> bool:
+    """The checkpoint is not resolved to again, the next best takes its place. For whom reading has raised Corrupted.
+
+    False if that could not be stored: the caller was reading, and tells what it has read; the next one finds out anew.
+    """
+    try:
+        with database.write() as connection:
+            mark_corrupted(connection, checkpoint.id)
+    except StoreError as error:
+        logger.warning("%s is damaged, which could not be stored: %s", checkpoint.id, error)
+        return False
+    return True
 
 
 def delete_model(database: Database, key: str) -> None:

@@ -5,8 +5,9 @@ from pathlib import Path
 import httpx
 
 from app.settings import Settings
-from tests.api.service import running
+from tests.api.service import assert_problem, running
 
+JSON = {"Content-Type": "application/json"}
 PREFLIGHT = {"Origin": "https://a.example", "Access-Control-Request-Method": "POST"}
 
 
@@ -15,6 +16,27 @@ def test_without_the_setting_no_origin_is_allowed(http: httpx.Client) -> None:
 
     assert "access-control-allow-origin" not in answer.headers
     assert http.options("/corpora", headers=PREFLIGHT).status_code == 403
+
+
+def test_a_page_that_may_call_can_read_that_its_upload_is_too_large(data_dir: Path) -> None:
+    """Announced or not, and whoever noticed: the route, the framework, or the limit around both."""
+    origin = {"Origin": "https://a.example"}
+    large = {"file": ("hamlet.txt", b"x" * 200_000)}
+    limits = {"max_corpus_bytes": 100, "max_model_bytes": 150_000}
+    with running(Settings(data_dir=data_dir, cors_origins=("https://a.example",), **limits)) as service:
+        answers = [
+            service.http.post("/corpora", files={"file": ("hamlet.txt", b"x" * 101)}, headers=origin),
+            service.http.post("/corpora", files=large, headers=origin),
+            service.http.post("/jobs", content=iter([b" " * 1_000_000] * 2), headers=JSON | origin),
+            service.http.post("/jobs", content=b" " * 2_000_000, headers=JSON | origin),
+        ]
+
+    for answer in answers:
+        assert answer.headers["access-control-allow-origin"] == "https://a.example"
+        problem = assert_problem(answer, 413)
+        assert (problem["title"], problem["code"]) == ("Content Too Large", "content_too_large")
+        assert answer.headers["content-length"] == str(len(answer.content))
+    assert len({answer.text for answer in answers}) == 1
 
 
 def test_an_origin_that_is_named_is_allowed_and_no_other(data_dir: Path) -> None:

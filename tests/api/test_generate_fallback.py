@@ -9,6 +9,7 @@ import pytest
 
 from app.generation.stream import GenerationRefused, Stream
 from app.store import claims, corpora, jobs
+from app.store.errors import DiskFull
 from app.store.trained_models import Checkpoint, find_checkpoint, list_checkpoints
 from tests.api.generating import GeneratingService, generating_service, tiny_checkpoint
 from tests.api.service import assert_problem
@@ -83,12 +84,31 @@ def test_giving_up_tells_what_was_found_at_last(
 
     tries: list[Stream] = []
     monkeypatch.setattr(service.generation, "admit", refuse)
-    monkeypatch.setattr("app.routes.generate.quarantine", lambda *_: None)
+    monkeypatch.setattr("app.routes.generate.quarantine", lambda *_: True)
     answer = service.generate()
     assert assert_problem(answer, status)["code"] == code
     assert ("retry-after" in answer.headers) == (status == 503)
     assert len(tries) == 5
     assert service.generation.open_streams == 0
+
+
+def test_what_cannot_be_written_down_is_told_all_the_same(
+    service: GeneratingService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk is no reason to answer a reader that the disk is full."""
+
+    def fail(*_: object) -> None:
+        raise DiskFull
+
+    train(service, "noted", 1.5, 1.1)
+    for checkpoint in list_checkpoints(service.database, "noted"):
+        damage(service, checkpoint)
+    with monkeypatch.context() as full:
+        full.setattr("app.store.trained_models.mark_corrupted", fail)
+        for answer in (service.generate(model="noted"), service.http.get("/models/noted/download")):
+            assert assert_problem(answer, 500)["code"] == "corrupted"
+    assert service.generation.open_streams == 0
+    assert_problem(service.generate(model="noted"), 404)
 
 
 @pytest.mark.parametrize("code", ["load_failed", "model_too_large"])

@@ -23,6 +23,10 @@ LINGER_BYTES = 48 * 1024 * 1024
 service reads and drops so that the answer is not lost."""
 
 
+SEVERAL_CODES = {403, 404, 422, 429, 500, 503}
+"""Statuses with more than one code: the OpenAPI document shows one of them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Result:
     """A case, its answer, and what is wrong with that."""
@@ -117,6 +121,8 @@ class Run:
             yield f"content type {answer.kind}"
         if not {"type", "title", "status", "detail", "code"} <= document.keys():
             yield "no problem document"
+        if document.get("status") != answer.status:
+            yield f"says of itself that it is {document.get('status')}"
         if len(answer.body) > 20_000:
             yield f"an error of {len(answer.body)} bytes"
         if answer.sent_bytes > self._limit_bytes + LINGER_BYTES:
@@ -128,9 +134,19 @@ class Run:
         for pattern, operations in self._paths:
             operation = operations.get(line[0].lower()) if len(line) == 3 and line[0].isupper() else None
             if operation and pattern.fullmatch(line[1].split("?")[0]):
-                if str(answer.status) not in operation["responses"]:
+                documented = operation["responses"].get(str(answer.status))
+                if documented is None:
                     yield f"{answer.status} is not in the OpenAPI document"
+                elif answer.status >= 400:
+                    yield from self._check_names(documented["content"][answer.kind]["example"], answer)
                 return
+
+    def _check_names(self, documented: dict[str, Any], answer: Answer) -> Iterator[str]:
+        named = ("title",) if answer.status in SEVERAL_CODES else ("title", "code")
+        document = answer.document()
+        for name in named:
+            if document.get(name) != documented[name]:
+                yield f"{name} {document.get(name)!r}, in the OpenAPI document {documented[name]!r}"
 
     def _take_back(self, case: Case, answer: Answer) -> Iterator[str]:
         """Read what was accepted, and delete it."""
