@@ -13,7 +13,10 @@ from app.errors import Problem
 HEAD_BYTES = 64 * 1024
 """Of the first line and the headers: a prompt by GET is in them."""
 PIECE_BYTES = 16 * 1024
-DETAIL = f"This is no HTTP/1.1 request that can be taken: malformed, or with headers of over {HEAD_BYTES} bytes."
+DETAIL = (
+    "This is no HTTP/1.1 request that can be taken: malformed, with characters in its address that must be "
+    f"percent-encoded (`é` is `%C3%A9`), or with headers of over {HEAD_BYTES} bytes."
+)
 
 
 class Protocol(H11Protocol):

@@ -56,9 +56,10 @@ class Real:
 
     def check(self, field: str, value: object) -> None:
         number = value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
-        if number is None or not self.low <= number <= self.high or 0 < number < SMALLEST:
-            least = f"0, or from {SMALLEST:g}" if self.low == 0 else f"from {self.low:g}"
-            raise InvalidConfig(field, f"must be a number {least} to {self.high:g}, not {value!r}")
+        if number is None or not self.low <= number <= self.high:
+            raise InvalidConfig(field, f"must be a number from {self.low:g} to {self.high:g}, not {value!r}")
+        if 0 < number < SMALLEST:
+            raise InvalidConfig(field, f"must be 0 or at least {SMALLEST:g}, not {value!r}")
 
 
 MODEL_RANGES: Mapping[str, Whole | Real] = {

@@ -27,6 +27,7 @@ EACH_ONCE = {name: [value] for name, value in GUARDS.items()}
         ("GET", "/", 307),
         ("GET", "/corpora", 200),
         ("HEAD", "/healthz", 200),
+        ("HEAD", "/generate", 405),
         ("GET", "/nowhere", 404),
         ("DELETE", "/corpora", 405),
         ("POST", "/jobs", 422),

@@ -1,5 +1,6 @@
 """Settings: what the environment may say, and that docs/settings.md says the same."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,10 @@ from pydantic import ValidationError
 from app.server import check_open_by_choice
 from app.settings import Settings, SettingsError, load_settings, variable_name
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "settings.md"
+ROOT = Path(__file__).parents[2]
+DOCUMENT = ROOT / "docs" / "settings.md"
+COMPOSE = ROOT / "docker-compose.yml"
+FIXED_IN_CONTAINERS = {"data_dir", "database_url", "host", "port", "allow_anonymous"}
 
 
 @pytest.fixture(autouse=True)
@@ -110,3 +114,26 @@ def test_the_service_imports_neither_torch_nor_matplotlib_nor_the_worker() -> No
     code = "import sys, app.server; print([m for m in ('torch', 'matplotlib', 'worker') if m in sys.modules])"
 
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_compose_passes_every_setting_on_that_a_container_does_not_fix() -> None:
+    passed = set(re.findall(r"^  (CHARSMITH_\w+): \$\{\1:-\}$", COMPOSE.read_text(), re.MULTILINE))
+
+    assert passed == {variable_name(field) for field in Settings.model_fields if field not in FIXED_IN_CONTAINERS}
+
+
+def test_compose_asks_for_no_variable_that_would_keep_the_commands_from_starting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Exported for compose, they are in the shell that calls `charsmith` as well."""
+    for name in re.findall(r"\$\{(\w+)", COMPOSE.read_text()):
+        monkeypatch.setenv(name, "")
+
+    assert load_settings() == Settings()
+
+
+def test_settings_that_are_empty_are_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    for field in Settings.model_fields:
+        monkeypatch.setenv(variable_name(field), "")
+
+    assert load_settings() == Settings.model_construct()

@@ -59,8 +59,8 @@ def others() -> list[Case]:
 def no_http() -> list[Case]:
     bad = "bad_request"
 
-    def sent(what: str, *pieces: bytes) -> Case:
-        return Case(what, lambda: pieces, 400, bad)
+    def sent(what: str, *pieces: bytes, says: str = "") -> Case:
+        return Case(what, lambda: pieces, 400, bad, says)
 
     def headed(what: str, headers: Iterable[Header], body: bytes = b"") -> Case:
         return Case(what, lambda: [head("POST", "/jobs", [("Host", "localhost"), *headers]) + body], 400, bad)
@@ -74,7 +74,10 @@ def no_http() -> list[Case]:
         sent("HTTP/x", b"GET /corpora HTTP/x\r\nHost: localhost\r\n\r\n"),
         sent("NUL in a header", b"GET /corpora HTTP/1.1\r\nHost: localhost\r\nX: a\0b\r\n\r\n"),
         sent("NUL in a path as it is", b"GET /corpora/a\0b HTTP/1.1\r\nHost: localhost\r\n\r\n"),
-        sent("a path that is not ASCII", b"GET /corpora/\xff HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+        sent("a path that is not ASCII", b"GET /corpora/\xff HTTP/1.1\r\nHost: localhost\r\n\r\n",
+             says="percent-encoded"),
+        sent("a query that is not ASCII", "GET /generate?model=x&prompt=é HTTP/1.1\r\nHost: localhost\r\n\r\n".encode(),
+             says="percent-encoded"),
         sent("a header without a name", b"GET /corpora HTTP/1.1\r\nHost: localhost\r\n: x\r\n\r\n"),
         Case("ten thousand headers",
              lambda: request("GET", "/corpora", headers=[(f"X-{n}", "y") for n in range(10_000)]), 400, bad),

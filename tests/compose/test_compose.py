@@ -21,6 +21,8 @@ ROOT = Path(__file__).parents[2]
 PROJECT = "charsmith-test"
 IMAGE_BYTES = 1_500_000_000
 STEPS = 2_000
+STREAMS = "63"
+"""A setting of ours, to be found in the containers."""
 
 
 @contextmanager
@@ -50,7 +52,7 @@ class Composed(Service):
         super().__init__(f"http://127.0.0.1:{self.port}")
 
     def compose(self, *arguments: str) -> str:
-        settings = {"CHARSMITH_TAG": "test", "CHARSMITH_PORT": str(self.port)}
+        settings = {"IMAGE_TAG": "test", "CHARSMITH_PORT": str(self.port), "CHARSMITH_MAX_STREAMS": STREAMS}
         return run("docker", "compose", "--project-name", PROJECT, *arguments, **settings)
 
     def inspect(self, service: str) -> dict:
@@ -105,6 +107,11 @@ def test_a_container_can_write_to_its_volume_alone_and_gain_nothing(stack: Compo
         ["docker", "exec", f"{PROJECT}-{service}-1", "python", "-c", check], capture_output=True, text=True, check=False
     )
     assert "Read-only file system" in tried.stderr
+
+
+@pytest.mark.parametrize("service", ["api", "worker"])
+def test_settings_reach_the_containers(stack: Composed, service: str) -> None:
+    assert f"CHARSMITH_MAX_STREAMS={STREAMS}" in stack.inspect(service)["Config"]["Env"]
 
 
 def test_the_service_is_published_on_loopback_alone(stack: Composed) -> None:
