@@ -15,11 +15,10 @@ from pathlib import Path
 
 from fastapi import APIRouter, Depends, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi_swagger import patch_fastapi
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp
 
-from app import errors, framework_errors
+from app import docs_page, errors, framework_errors
 from app.answer_headers import GuardAnswers
 from app.body_limit import EndRefusedUploads
 from app.generation.streams import Generation
@@ -66,7 +65,7 @@ def create_app(
     describe(app)
     _surround(app, settings)
     _add_routes(app, settings)
-    patch_fastapi(app)
+    docs_page.install(app)
     return app
 
 

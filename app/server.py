@@ -40,6 +40,8 @@ def make_server(settings: Settings, app: FastAPI | None = None) -> Server:
         http=Protocol,
         h11_max_incomplete_event_size=HEAD_BYTES,
         server_header=False,
+        # Anyone on this machine could make up an address that the log then shows, and a scheme.
+        proxy_headers=False,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         ws="none",
     )
