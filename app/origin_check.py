@@ -7,13 +7,12 @@ passes came from no browser, from our own pages, from an origin that a setting n
 to a page of its own: never a frame, in which clicks would be stolen.
 """
 
-import ipaddress
 from collections.abc import Sequence
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app.authority import parse_authority, parse_origin
 from app.errors import Problem
 
 OWN_SITE = ("same-origin", "none", "")
@@ -41,13 +40,18 @@ class RefuseOtherOrigins:
         if not self._is_ours(host):
             detail = f"The service is not known as {host!r}; CHARSMITH_ALLOWED_HOSTS may name it."
             return Problem(403, "foreign_host", detail)
-        origin = headers.get("origin")
-        if origin is None:
+        origins = headers.getlist("origin")
+        if not origins:
             return self._cross_site(method, headers)
-        if origin in self._origins or origin.lower().partition("://")[2] == host.lower():
+        if len(origins) == 1 and self._is_welcome(origins[0], host):
             return None
-        detail = f"Pages of {origin!r} may not call this service; CHARSMITH_CORS_ORIGINS may name them."
+        detail = f"Pages of {', '.join(origins)!r} may not call this service; CHARSMITH_CORS_ORIGINS may name them."
         return Problem(403, "foreign_origin", detail)
+
+    def _is_welcome(self, origin: str, host: str) -> bool:
+        """Whether it is an origin of the settings, or our own by either scheme: a proxy may speak TLS for us."""
+        found = parse_origin(origin)
+        return origin in self._origins or (found is not None and found == parse_origin(f"{found[0]}://{host}"))
 
     def _cross_site(self, method: str, headers: Headers) -> Problem | None:
         """Requests that carry no origin, as for an image, a script or a frame; a link that is followed may pass."""
@@ -58,14 +62,8 @@ class RefuseOtherOrigins:
         return Problem(403, "foreign_origin", "Pages of other sites may not call this service.")
 
     def _is_ours(self, host: str) -> bool:
-        try:
-            name = urlsplit(f"//{host}").hostname or ""
-        except ValueError:  # a malformed IPv6 address
+        authority = parse_authority(host)
+        if authority is None:
             return False
-        if name == "localhost" or name.endswith(".localhost") or name in self._hosts:
-            return True
-        try:
-            ipaddress.ip_address(name)
-        except ValueError:
-            return False
-        return True
+        name = authority.host
+        return name == "localhost" or name.endswith(".localhost") or name in self._hosts or authority.is_address

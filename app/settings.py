@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from app.authority import host_of_setting, origin_of_setting
+
 PREFIX = "CHARSMITH_"
 MIB = 1024 * 1024
 GIB = 1024 * MIB
@@ -82,10 +84,12 @@ class Settings(BaseSettings):
     @field_validator("cors_origins")
     @classmethod
     def _check_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
-        for origin in origins:
-            if not origin.startswith(("http://", "https://")) or origin.count("/") != 2:
-                raise ValueError(f"{origin!r} is no origin like https://example.org")
-        return origins
+        return tuple(map(origin_of_setting, origins))
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _check_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(map(host_of_setting, hosts))
 
     @property
     def resolved_database_url(self) -> str:

@@ -1,6 +1,7 @@
 """`python -m worker.health`: whether a worker of this machine lives; exit status 0 if so. A container's health check.
 
-Knows the store alone. Invariant: it judges by what moves while it looks, not by clocks.
+Knows the store alone. Invariants: it judges by what moves while it looks, not by clocks; and it only looks: a check
+neither creates a database nor changes its tables.
 """
 
 import secrets
@@ -10,7 +11,7 @@ import time
 from collections.abc import Callable
 
 from app.settings import SettingsError, load_settings
-from app.store.database import Database, open_database
+from app.store.database import Database, open_existing
 from app.store.errors import StoreError
 from app.store.workers import list_workers
 from worker.heartbeat import HEARTBEAT_SECONDS
@@ -43,7 +44,7 @@ def _beats(database: Database, host: str) -> dict[str, int]:
 
 def main() -> None:
     try:
-        database = open_database(load_settings().resolved_database_url)
+        database = open_existing(load_settings().resolved_database_url)
         beats = worker_beats(database, socket.gethostname())
         database.close()
     except (SettingsError, StoreError, OSError) as error:

@@ -25,6 +25,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from app.store.errors import DatabaseBusy, DatabaseFailed, DatabaseUnusable, DiskFull, StoreError
 from app.store.migrate import known_revision, migrate
+from app.store.schema import REVISIONS
 
 logger = logging.getLogger(__name__)
 
@@ -153,21 +154,50 @@ def open_database(
 
     Raises DatabaseUnusable (not a database, or another program's) and SchemaTooNew; the file is then as it was.
     """
-    try:
-        parsed = make_url(url)
-    except ArgumentError as error:
-        raise DatabaseUnusable(f"not a database URL: {url!r}") from error
+    parsed = _parsed(url)
     engine = _sqlite_engine(parsed, sqlite_module or newest_sqlite()) if _is_sqlite(parsed) else _create(parsed)
     database = Database(engine, clock)
-    try:
+    with _opening(engine, parsed):
         migrate(database.read, database.migrating)
+    return database
+
+
+def open_existing(url: str) -> Database:
+    """The database at `url`, for a look: nothing is created, and no table is changed.
+
+    Raises DatabaseUnusable when there is none, or one of another schema than this code's.
+    """
+    parsed = _parsed(url)
+    if _is_sqlite(parsed) and not (Path(parsed.database or "").is_file() and _look(parsed, newest_sqlite())):
+        raise DatabaseUnusable(f"there is no database {parsed.database}")
+    engine = _sqlite_engine(parsed, newest_sqlite()) if _is_sqlite(parsed) else _create(parsed)
+    database = Database(engine)
+    with _opening(engine, parsed), database.read() as connection:
+        if (revision := known_revision(connection)) != REVISIONS[-1]:
+            raise DatabaseUnusable(
+                f"the database has schema {revision}, not {REVISIONS[-1]}: it is migrated by a start"
+            )
+    return database
+
+
+def _parsed(url: str) -> URL:
+    try:
+        return make_url(url)
+    except ArgumentError as error:
+        raise DatabaseUnusable(f"not a database URL: {url!r}") from error
+
+
+@contextmanager
+def _opening(engine: Engine, url: URL) -> Iterator[None]:
+    """What fails within leaves nothing open."""
+    try:
+        yield
     except DatabaseFailed as error:
         engine.dispose()
-        raise DatabaseUnusable(f"cannot open the database {parsed.database}: {error}") from error
+        raise DatabaseUnusable(f"cannot open the database {url.database}: {error}") from error
     except BaseException:
         engine.dispose()
         raise
-    return database
 
 
 def _is_sqlite(url: URL) -> bool:
@@ -205,8 +235,8 @@ def _sqlite_engine(url: URL, module: ModuleType) -> Engine:
     return engine
 
 
-def _look(url: URL, module: ModuleType) -> None:
-    """Nothing, after a look that changed nothing: refuses what is not ours before a pragma writes to it."""
+def _look(url: URL, module: ModuleType) -> str | None:
+    """The schema's version, by a look that changes nothing: refuses what is not ours before a pragma writes to it."""
     path = Path(url.database or "")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -216,7 +246,7 @@ def _look(url: URL, module: ModuleType) -> None:
     try:
         with engine.connect() as connection:
             connection.exec_driver_sql(f"PRAGMA busy_timeout={BUSY_SECONDS * 1000}")
-            known_revision(connection)
+            return known_revision(connection)
     except DatabaseError as error:
         raise DatabaseUnusable(f"cannot open the database {path}: {error.orig}") from error
     finally:

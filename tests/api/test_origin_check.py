@@ -16,8 +16,36 @@ FOREIGN_HOSTS = [
     "",
     "[::1",
     "::1",
+    "evil.example@localhost",
+    "localhost@evil.example",
+    "[::1]evil",
+    "[::1].evil.example",
+    "[evil.example]",
+    "[127.0.0.1]",
+    "127.0.0.1:abc",
+    "127.0.0.1:",
+    "127.0.0.1:99999",
+    "127.0.0.1:80:80",
+    "localhost/evil.example",
+    "localhost?",
+    "localhost#",
+    "localhost\\evil.example",
+    "local host",
+    ".localhost",
+    "evil..localhost",
+    "localhost,evil.example",
+    "2130706433.example",
 ]
-OWN_HOSTS = ["localhost", "LOCALHOST:8000", "app.localhost", "127.0.0.1:1", "[::1]:8000", "192.168.1.5:8000"]
+OWN_HOSTS = [
+    "localhost",
+    "LOCALHOST:8000",
+    "app.localhost",
+    "127.0.0.1:1",
+    "[::1]:8000",
+    "[::FFFF:127.0.0.1]",
+    "192.168.1.5:8000",
+    "192.168.1.5:65535",
+]
 
 
 @pytest.mark.parametrize("host", FOREIGN_HOSTS)
@@ -32,15 +60,43 @@ def test_addresses_and_localhost_are_ours(http: httpx.Client, host: str) -> None
     assert http.get("/corpora", headers={"Host": host}).status_code == 200
 
 
-@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:1", "http://localhost"])
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "https://evil.example",
+        "null",
+        "",
+        "http://127.0.0.1:1",
+        "http://localhost",
+        "ftp://{own}",
+        "evil://{own}",
+        "{own}",
+        "http://{own}/",
+        "http://evil.example@{own}",
+        "http://{own} http://evil.example",
+    ],
+)
 @pytest.mark.parametrize("path", ["/corpora", "/generate", "/nowhere"])
 def test_a_page_of_another_origin_is_refused_before_anything_is_done(
     http: httpx.Client, origin: str, path: str
 ) -> None:
+    origin = origin.format(own=f"{http.base_url.host}:{http.base_url.port}")
     answer = http.post(path, files={"file": ("a.txt", b"some text")}, headers={"Origin": origin})
 
     assert assert_problem(answer, 403)["code"] == "foreign_origin"
     assert http.get("/corpora").json()["data"] == []
+
+
+def test_two_origins_are_none(http: httpx.Client) -> None:
+    own = f"http://{http.base_url.host}:{http.base_url.port}"
+    headers = [("Origin", own), ("Origin", "https://evil.example")]
+
+    assert assert_problem(http.get("/corpora", headers=headers), 403)["code"] == "foreign_origin"
+
+
+@pytest.mark.parametrize("origin", ["http://localhost:80", "https://localhost", "HTTP://LOCALHOST"])
+def test_our_own_pages_pass_by_either_scheme(http: httpx.Client, origin: str) -> None:
+    assert http.get("/corpora", headers={"Host": "localhost", "Origin": origin}).status_code == 200
 
 
 def test_our_own_pages_pass(http: httpx.Client) -> None:

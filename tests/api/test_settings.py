@@ -37,12 +37,14 @@ def test_without_variables_the_defaults_hold(tmp_path: Path, monkeypatch: pytest
 def test_variables_and_flags_are_read_flags_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CHARSMITH_PORT", "9000")
     monkeypatch.setenv("CHARSMITH_HOST", "::1")
-    monkeypatch.setenv("CHARSMITH_CORS_ORIGINS", "https://a.example, http://b.example:80")
+    monkeypatch.setenv("CHARSMITH_CORS_ORIGINS", "https://A.example, http://b.example:80, http://[::1]:3000")
+    monkeypatch.setenv("CHARSMITH_ALLOWED_HOSTS", "Char.Example,my-machine")
     monkeypatch.setenv("CHARSMITH_DATABASE_URL", "")  # as docker compose passes an unset variable
     settings = load_settings(port=9001, host=None)
 
     assert (settings.port, settings.host, settings.database_url) == (9001, "::1", None)
-    assert settings.cors_origins == ("https://a.example", "http://b.example:80")
+    assert settings.cors_origins == ("https://a.example", "http://b.example", "http://[::1]:3000"), "as browsers say it"
+    assert settings.allowed_hosts == ("char.example", "my-machine")
 
 
 @pytest.mark.parametrize(
@@ -58,6 +60,19 @@ def test_variables_and_flags_are_read_flags_first(monkeypatch: pytest.MonkeyPatc
         ("DEVICE", "tpu"),
         ("CORS_ORIGINS", "example.org"),
         ("CORS_ORIGINS", "https://example.org/path"),
+        ("CORS_ORIGINS", "https://example.org/"),
+        ("CORS_ORIGINS", "*"),
+        ("CORS_ORIGINS", "https://*.example.org"),
+        ("CORS_ORIGINS", "https://a@example.org"),
+        ("CORS_ORIGINS", "ftp://example.org"),
+        ("CORS_ORIGINS", "null"),
+        ("CORS_ORIGINS", "https://example.org:99999"),
+        ("ALLOWED_HOSTS", "*"),
+        ("ALLOWED_HOSTS", "*.example.org"),
+        ("ALLOWED_HOSTS", "example.org:8000"),
+        ("ALLOWED_HOSTS", "https://example.org"),
+        ("ALLOWED_HOSTS", "example.org/path"),
+        ("ALLOWED_HOSTS", "a b"),
         ("LOG_LEVEL", "loud"),
         ("TORCH_THREADS", "0"),
     ],
