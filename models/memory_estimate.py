@@ -12,11 +12,10 @@ from pathlib import Path
 from models.config import GATES, ModelConfig, TrainingConfig
 from models.lanes import cut_into_lanes
 
-RESTING_BYTES = 24
-"""A parameter's between two steps: the float32 weight and AdamW's two moments, and all again in the resume point."""
+RESTING_BYTES = 12
+"""A parameter's between two steps: the float32 weight and AdamW's two moments."""
 GRADIENT_BYTES = 4
-AVERAGE_BYTES = 8
-"""More where the weights are averaged: the average, and again in the resume point."""
+AVERAGE_BYTES = 4
 
 LETTERS = 27
 """Of a vocabulary under normalization `letters`, at most: a to z and the space."""
