@@ -6,8 +6,10 @@ product. Arrays in training's precision are float32, or bfloat16 as uint16; all 
 is no finite number stays so, that training may notice.
 
 Shape suffixes: T time steps, B rows, H hidden; a number is so many blocks of H. A function works on time step t of the
-arrays that have a T. Loops are short and over one row's slices: LLVM turns a loop into vector instructions only as long
-as it can check in a few comparisons that none of its arrays overlap.
+arrays that have a T, and on the rows from `first` on: as many as its product (or the gradient `back`) has, which comes
+for these alone. Threads may so share the arrays, and do not hold Python's lock meanwhile. Loops are short and over one
+row's slices: LLVM turns a loop into vector instructions only as long as it can check in a few comparisons that none of
+its arrays overlap.
 """
 
 import math
@@ -21,7 +23,7 @@ from numba.extending import intrinsic, overload
 Array = np.ndarray[Any, Any]
 
 # Fused multiply and add, and no error checks; never "no NaNs", which would hide a divergence.
-_OPTIONS: dict[str, Any] = {"fastmath": {"contract", "nsz"}, "error_model": "numpy", "cache": True}
+_OPTIONS: dict[str, Any] = {"fastmath": {"contract", "nsz"}, "error_model": "numpy", "cache": True, "nogil": True}
 
 _0, _1, _2 = np.float32(0), np.float32(1), np.float32(2)
 _LOG2_E = np.float32(math.log2(math.e))
@@ -103,10 +105,13 @@ def _compile_store(row, j, value):
 
 
 @njit(**_OPTIONS)
-def tanh_forward(t: int, product_BH: Array, inputs_TBH: Array, hidden_TBH: Array, states_TBH: Array) -> None:
+def tanh_forward(
+    t: int, first: int, product_BH: Array, inputs_TBH: Array, hidden_TBH: Array, states_TBH: Array
+) -> None:
     """h = tanh(product + input). `hidden_TBH` is float32; `states_TBH`, one longer, begins with the state before."""
-    for b in range(hidden_TBH.shape[1]):
-        p, x, h, s = product_BH[b], inputs_TBH[t, b], hidden_TBH[t, b], states_TBH[t + 1, b]
+    for row in range(product_BH.shape[0]):
+        b = first + row
+        p, x, h, s = product_BH[row], inputs_TBH[t, b], hidden_TBH[t, b], states_TBH[t + 1, b]
         for j in range(h.shape[0]):
             h[j] = tanh(_load(p[j]) + _load(x[j]))
         for j in range(h.shape[0]):
@@ -114,19 +119,25 @@ def tanh_forward(t: int, product_BH: Array, inputs_TBH: Array, hidden_TBH: Array
 
 
 @njit(**_OPTIONS)
-def tanh_backward(t: int, back_BH: Array, d_outputs_TBH: Array, hidden_TBH: Array, d_sums_TBH: Array) -> None:
+def tanh_backward(
+    t: int, first: int, back_BH: Array, d_outputs_TBH: Array, hidden_TBH: Array, d_sums_TBH: Array
+) -> None:
     """From the gradient of the state, `back` and `d_outputs` together, that of the sum under the tanh."""
-    for b in range(back_BH.shape[0]):
-        k, o, h, d = back_BH[b], d_outputs_TBH[t, b], hidden_TBH[t, b], d_sums_TBH[t, b]
+    for row in range(back_BH.shape[0]):
+        b = first + row
+        k, o, h, d = back_BH[row], d_outputs_TBH[t, b], hidden_TBH[t, b], d_sums_TBH[t, b]
         for j in range(h.shape[0]):
             _store(d, j, (_load(k[j]) + _load(o[j])) * (_1 - h[j] * h[j]))
 
 
 @njit(**_OPTIONS)
-def relu_forward(t: int, product_BH: Array, inputs_TBH: Array, hidden_TBH: Array, states_TBH: Array) -> None:
+def relu_forward(
+    t: int, first: int, product_BH: Array, inputs_TBH: Array, hidden_TBH: Array, states_TBH: Array
+) -> None:
     """h = max(0, product + input); otherwise as `tanh_forward`."""
-    for b in range(hidden_TBH.shape[1]):
-        p, x, h, s = product_BH[b], inputs_TBH[t, b], hidden_TBH[t, b], states_TBH[t + 1, b]
+    for row in range(product_BH.shape[0]):
+        b = first + row
+        p, x, h, s = product_BH[row], inputs_TBH[t, b], hidden_TBH[t, b], states_TBH[t + 1, b]
         for j in range(h.shape[0]):
             total = _load(p[j]) + _load(x[j])
             h[j] = _0 if total < _0 else total  # in this order a NaN stays one
@@ -135,10 +146,13 @@ def relu_forward(t: int, product_BH: Array, inputs_TBH: Array, hidden_TBH: Array
 
 
 @njit(**_OPTIONS)
-def relu_backward(t: int, back_BH: Array, d_outputs_TBH: Array, hidden_TBH: Array, d_sums_TBH: Array) -> None:
+def relu_backward(
+    t: int, first: int, back_BH: Array, d_outputs_TBH: Array, hidden_TBH: Array, d_sums_TBH: Array
+) -> None:
     """As `tanh_backward`."""
-    for b in range(back_BH.shape[0]):
-        k, o, h, d = back_BH[b], d_outputs_TBH[t, b], hidden_TBH[t, b], d_sums_TBH[t, b]
+    for row in range(back_BH.shape[0]):
+        b = first + row
+        k, o, h, d = back_BH[row], d_outputs_TBH[t, b], hidden_TBH[t, b], d_sums_TBH[t, b]
         for j in range(h.shape[0]):
             passed = _load(k[j]) + _load(o[j])
             _store(d, j, passed if h[j] > _0 else _0)
@@ -147,6 +161,7 @@ def relu_backward(t: int, back_BH: Array, d_outputs_TBH: Array, hidden_TBH: Arra
 @njit(**_OPTIONS)
 def gru_forward(
     t: int,
+    first: int,
     product_B3: Array,
     inputs_TB3: Array,
     gates_TB3: Array,
@@ -159,8 +174,9 @@ def gru_forward(
     Blocks r, z, n; `from_state` keeps n's product. `hidden_TBH` (float32) and `states_TBH` begin with the state before.
     """
     H = hidden_TBH.shape[2]
-    for b in range(hidden_TBH.shape[1]):
-        p, x, g, u = product_B3[b], inputs_TB3[t, b], gates_TB3[t, b], from_state_TBH[t, b]
+    for row in range(product_B3.shape[0]):
+        b = first + row
+        p, x, g, u = product_B3[row], inputs_TB3[t, b], gates_TB3[t, b], from_state_TBH[t, b]
         before, after, s = hidden_TBH[t, b], hidden_TBH[t + 1, b], states_TBH[t + 1, b]
         rz, r, z, n, p_n, x_n = g[: 2 * H], g[:H], g[H : 2 * H], g[2 * H :], p[2 * H :], x[2 * H :]
         for j in range(rz.shape[0]):
@@ -177,6 +193,7 @@ def gru_forward(
 @njit(**_OPTIONS)
 def gru_backward(
     t: int,
+    first: int,
     back_BH: Array,
     d_outputs_TBH: Array,
     gates_TB3: Array,
@@ -192,8 +209,9 @@ def gru_backward(
     `row_H` is room to work in.
     """
     H = passed_BH.shape[1]
-    for b in range(passed_BH.shape[0]):
-        k, o, g, u, before = back_BH[b], d_outputs_TBH[t, b], gates_TB3[t, b], from_state_TBH[t, b], hidden_TBH[t, b]
+    for row in range(back_BH.shape[0]):
+        b = first + row
+        k, o, g, u, before = back_BH[row], d_outputs_TBH[t, b], gates_TB3[t, b], from_state_TBH[t, b], hidden_TBH[t, b]
         r, z, n, d, all_d = g[:H], g[H : 2 * H], g[2 * H :], passed_BH[b], d_sums_TB4[t, b]
         d_n, d_r, d_z, d_u = all_d[:H], all_d[H : 2 * H], all_d[2 * H : 3 * H], all_d[3 * H :]
         for j in range(H):
@@ -213,6 +231,7 @@ def gru_backward(
 @njit(**_OPTIONS)
 def lstm_forward(
     t: int,
+    first: int,
     product_B4: Array,
     inputs_TB4: Array,
     gates_TB4: Array,
@@ -226,9 +245,10 @@ def lstm_forward(
     Blocks i, f, n, o; `squashed` is tanh(c). `cells_TBH` (float32) and `states_TBH` begin with the state before.
     """
     H = hidden_BH.shape[1]
-    for b in range(hidden_BH.shape[0]):
+    for row in range(product_B4.shape[0]):
+        b = first + row
         p, x, g, q, h, s = (
-            product_B4[b],
+            product_B4[row],
             inputs_TB4[t, b],
             gates_TB4[t, b],
             squashed_TBH[t, b],
@@ -256,6 +276,7 @@ def lstm_forward(
 @njit(**_OPTIONS)
 def lstm_backward(
     t: int,
+    first: int,
     back_BH: Array,
     d_outputs_TBH: Array,
     gates_TB4: Array,
@@ -271,8 +292,9 @@ def lstm_backward(
     before. `row_H` is room to work in.
     """
     H = d_cell_BH.shape[1]
-    for b in range(d_cell_BH.shape[0]):
-        k, x, g, q, before = back_BH[b], d_outputs_TBH[t, b], gates_TB4[t, b], squashed_TBH[t, b], cells_TBH[t, b]
+    for row in range(back_BH.shape[0]):
+        b = first + row
+        k, x, g, q, before = back_BH[row], d_outputs_TBH[t, b], gates_TB4[t, b], squashed_TBH[t, b], cells_TBH[t, b]
         i, f, n, o, d, all_d = g[:H], g[H : 2 * H], g[2 * H : 3 * H], g[3 * H :], d_cell_BH[b], d_sums_TB4[t, b]
         d_i, d_f, d_n, d_o = all_d[:H], all_d[H : 2 * H], all_d[2 * H : 3 * H], all_d[3 * H :]
         for j in range(H):

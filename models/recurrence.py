@@ -2,12 +2,15 @@
 
 The same functions as `nn.RNN`, `nn.GRU` and `nn.LSTM`, which are their reference. What is fast about it: the gates of a
 time step are one pass over the memory (models.gates), the recurrent weights are laid out once for oneDNN and then
-multiplied many times, and the weights' gradient is one product over all time steps. A step of an LSTM 1x512 (64 lanes,
+multiplied many times, each thread goes through time with rows of its own, and the weights' gradient is one product over
+all time steps. A step of an LSTM 1x512 (64 lanes,
 64 characters, bfloat16, two cores) took 80 ms with PyTorch's own layer; docs/benchmarks.md has what it takes here.
 
 Shape suffixes: T time steps, B rows, N = T B, X input, H hidden, P parts of a layer's state, G all gates' sums.
 """
 
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,6 +23,9 @@ from torch.nn import functional as F
 from models import gates
 
 ONEDNN = torch.ops.mkldnn
+
+FEWEST_ROWS = 8
+"""Of a thread, as long as there are so many: a product of fewer only reads its matrix from memory."""
 
 
 def run_layer(layer: nn.RNNBase, values_BTX: Tensor, state_PBH: Tensor) -> tuple[Tensor, Tensor]:
@@ -61,10 +67,23 @@ def _onednn_multiplies(dtype: torch.dtype) -> bool:
 
 
 def _product(a_MN: Tensor, b_NK: Tensor) -> Tensor:
-    """a @ b in float32, of large matrices, each used once."""
-    if a_MN.dtype == torch.float32 and _onednn_multiplies(torch.float32):
+    """a @ b in float32, of large matrices, each used once.
+
+    oneDNN where it has AVX-512 (MKL is half as fast there on AMD's processors), else MKL: with AVX2 oneDNN takes twice
+    as long as MKL for a transposed matrix.
+    """
+    wide = torch.backends.cpu.get_cpu_capability() == "AVX512"
+    if a_MN.dtype == torch.float32 and wide and _onednn_multiplies(torch.float32):
         return ONEDNN._linear_pointwise(a_MN, b_NK.t(), None, "none", [], "")  # type: ignore[no-any-return]
     return (a_MN @ b_NK).float()
+
+
+def _column_sums(a_NG: Tensor) -> Tensor:
+    """The sum over N in float32 [G]: a product, since torch's own sum is slower over strided rows.
+
+    Never by oneDNN, which takes 240 ms with AVX2 where MKL takes 2 (N 4,096, G 1,536).
+    """
+    return (torch.ones(1, len(a_NG), dtype=a_NG.dtype) @ a_NG)[0].float()
 
 
 def _array(tensor: Tensor) -> NDArray[Any]:
@@ -94,20 +113,29 @@ class _Vanilla:
         states_TBH = _states(inputs_TBG, state_PBH)
         hidden_TBH = torch.empty(inputs_TBG.shape)
         arrays = (_array(inputs_TBG), _array(hidden_TBH), _array(states_TBH))
-        for t, state_BH in enumerate(states_TBH.unbind(0)[:-1]):
-            self._forward(t, _array(weight(state_BH)), *arrays)
+
+        def walk(rows: slice) -> None:
+            for t, state_BH in _forwards(states_TBH, rows):
+                self._forward(t, rows.start, _array(weight(state_BH)), *arrays)
+
+        _in_threads(walk, states_TBH.shape[1])
         return states_TBH, hidden_TBH[-1:].clone(), [hidden_TBH]
 
     def backward(
         self, d_outputs_TBH: Tensor, d_last_PBH: Tensor, states_TBH: Tensor, kept: list[Tensor], weight: _Weight
     ) -> tuple[Tensor, Tensor, Tensor]:
-        d_sums_TBH = torch.empty_like(d_outputs_TBH)
+        d_sums_TBH, d_state_BH = torch.empty_like(d_outputs_TBH), torch.empty_like(d_last_PBH[0])
         arrays = (_array(d_outputs_TBH), *map(_array, kept), _array(d_sums_TBH))
-        back_BH = d_last_PBH[0]
-        for t, d_sums_BH in _backwards(d_sums_TBH):
-            self._backward(t, _array(back_BH), *arrays)
-            back_BH = weight(d_sums_BH)
-        return d_sums_TBH, d_sums_TBH, back_BH[None].float()
+
+        def walk(rows: slice) -> None:
+            back_BH = d_last_PBH[0, rows]
+            for t, d_sums_BH in _backwards(d_sums_TBH, rows):
+                self._backward(t, rows.start, _array(back_BH), *arrays)
+                back_BH = weight(d_sums_BH)
+            d_state_BH[rows] = back_BH
+
+        _in_threads(walk, len(d_state_BH))
+        return d_sums_TBH, d_sums_TBH, d_state_BH[None]
 
 
 class _Gru:
@@ -120,8 +148,12 @@ class _Gru:
         hidden_TBH[0] = state_PBH[0]
         kept = [gates_TBG, from_state_TBH, hidden_TBH]
         arrays = (_array(inputs_TBG), *map(_array, kept), _array(states_TBH))
-        for t, state_BH in enumerate(states_TBH.unbind(0)[:-1]):
-            gates.gru_forward(t, _array(weight(state_BH)), *arrays)
+
+        def walk(rows: slice) -> None:
+            for t, state_BH in _forwards(states_TBH, rows):
+                gates.gru_forward(t, rows.start, _array(weight(state_BH)), *arrays)
+
+        _in_threads(walk, B)
         return states_TBH, hidden_TBH[-1:].clone(), kept
 
     def backward(
@@ -130,12 +162,17 @@ class _Gru:
         (T, B, H), dtype = d_outputs_TBH.shape, d_outputs_TBH.dtype
         d_sums_TB4 = torch.empty(T, B, 4 * H, dtype=dtype)  # n of the input, r, z, n of the state
         passed_BH = torch.zeros(B, H)
-        arrays = (_array(d_outputs_TBH), *map(_array, kept), _array(d_sums_TB4), _array(passed_BH), _row(H))
-        back_BH = d_last_PBH[0]
-        for t, d_sums_B3 in _backwards(d_sums_TB4[:, :, H:]):
-            gates.gru_backward(t, _array(back_BH), *arrays)
-            back_BH = weight(d_sums_B3)
-        return d_sums_TB4[:, :, : 3 * H], d_sums_TB4[:, :, H:], (passed_BH + back_BH)[None]
+        arrays = (_array(d_outputs_TBH), *map(_array, kept), _array(d_sums_TB4), _array(passed_BH))
+
+        def walk(rows: slice) -> None:
+            back_BH, row_H = d_last_PBH[0, rows], _row(H)
+            for t, d_sums_B3 in _backwards(d_sums_TB4[:, :, H:], rows):
+                gates.gru_backward(t, rows.start, _array(back_BH), *arrays, row_H)
+                back_BH = weight(d_sums_B3)
+            passed_BH[rows] += back_BH
+
+        _in_threads(walk, B)
+        return d_sums_TB4[:, :, : 3 * H], d_sums_TB4[:, :, H:], passed_BH[None]
 
 
 class _Lstm:
@@ -149,8 +186,12 @@ class _Lstm:
         hidden_BH = torch.empty(B, H)
         kept = [gates_TBG, cells_TBH, squashed_TBH]
         arrays = (_array(inputs_TBG), *map(_array, kept), _array(hidden_BH), _array(states_TBH))
-        for t, state_BH in enumerate(states_TBH.unbind(0)[:-1]):
-            gates.lstm_forward(t, _array(weight(state_BH)), *arrays)
+
+        def walk(rows: slice) -> None:
+            for t, state_BH in _forwards(states_TBH, rows):
+                gates.lstm_forward(t, rows.start, _array(weight(state_BH)), *arrays)
+
+        _in_threads(walk, B)
         return states_TBH, torch.stack((hidden_BH, cells_TBH[-1])), kept
 
     def backward(
@@ -158,13 +199,19 @@ class _Lstm:
     ) -> tuple[Tensor, Tensor, Tensor]:
         (T, B, H), dtype = d_outputs_TBH.shape, d_outputs_TBH.dtype
         d_sums_TB4 = torch.empty(T, B, 4 * H, dtype=dtype)
-        d_cell_BH = d_last_PBH[1].clone()
-        arrays = (_array(d_outputs_TBH), *map(_array, kept), _array(d_sums_TB4), _array(d_cell_BH), _row(H))
-        back_BH = d_last_PBH[0]
-        for t, d_sums_B4 in _backwards(d_sums_TB4):
-            gates.lstm_backward(t, _array(back_BH), *arrays)
-            back_BH = weight(d_sums_B4)
-        return d_sums_TB4, d_sums_TB4, torch.stack((back_BH.float(), d_cell_BH))
+        d_state_PBH = d_last_PBH.clone()
+        d_hidden_BH, d_cell_BH = d_state_PBH
+        arrays = (_array(d_outputs_TBH), *map(_array, kept), _array(d_sums_TB4), _array(d_cell_BH))
+
+        def walk(rows: slice) -> None:
+            back_BH, row_H = d_last_PBH[0, rows], _row(H)
+            for t, d_sums_B4 in _backwards(d_sums_TB4, rows):
+                gates.lstm_backward(t, rows.start, _array(back_BH), *arrays, row_H)
+                back_BH = weight(d_sums_B4)
+            d_hidden_BH[rows] = back_BH
+
+        _in_threads(walk, B)
+        return d_sums_TB4, d_sums_TB4, d_state_PBH
 
 
 def _states(inputs_TBG: Tensor, state_PBH: Tensor) -> Tensor:
@@ -174,8 +221,40 @@ def _states(inputs_TBG: Tensor, state_PBH: Tensor) -> Tensor:
     return states_TBH
 
 
-def _backwards(values_TBG: Tensor) -> list[tuple[int, Tensor]]:
-    return list(enumerate(values_TBG.unbind(0)))[::-1]
+def _forwards(states_TBH: Tensor, rows: slice) -> Iterator[tuple[int, Tensor]]:
+    """Each time step with the rows' state before it."""
+    return enumerate(states_TBH[:-1, rows].unbind(0))
+
+
+def _backwards(values_TBG: Tensor, rows: slice) -> list[tuple[int, Tensor]]:
+    return list(enumerate(values_TBG[:, rows].unbind(0)))[::-1]
+
+
+def _threads_for(rows: int) -> int:
+    return max(1, min(torch.get_num_threads(), rows // FEWEST_ROWS))
+
+
+def _in_threads(walk: Callable[[slice], None], rows: int) -> None:
+    """Have each thread walk through time with rows of its own: they never wait for one another before the end.
+
+    The threads of one product would wait at every time step, spinning, and for a whole slice of time beside any other
+    busy process. New threads each time: they cost 0.1 ms and inherit how this one treats denormal numbers.
+    """
+    threads, parts = torch.get_num_threads(), _threads_for(rows)
+    if parts == 1:
+        walk(slice(0, rows))
+        return
+
+    @torch.no_grad()
+    def work(part: int) -> None:
+        torch.set_num_threads(threads // parts)
+        walk(slice(part * rows // parts, (part + 1) * rows // parts))
+
+    try:
+        with ThreadPoolExecutor(parts) as pool:
+            list(pool.map(work, range(parts)))
+    finally:
+        torch.set_num_threads(threads)  # a thread's own number is also what later threads begin with
 
 
 def _row(width: int) -> NDArray[np.float32]:
@@ -211,7 +290,7 @@ class _Sequence(torch.autograd.Function):
         T, B, _ = values_TBX.shape
         inputs_NX = values_TBX.to(dtype).flatten(0, 1)
         inputs_TBG = _Weight(weight_ih.to(dtype), bias_ih.to(dtype), T * B)(inputs_NX).view(T, B, -1)
-        recurrent = _Weight(weight_hh.to(dtype), bias_hh.to(dtype), B)
+        recurrent = _Weight(weight_hh.to(dtype), bias_hh.to(dtype), B // _threads_for(B))
         states_TBH, last_PBH, kept = cell.forward(inputs_TBG, state_PBH, recurrent)
         ctx.save_for_backward(inputs_NX, weight_ih, weight_hh, states_TBH, *kept)
         ctx.cell, ctx.values_dtype = cell, values_TBX.dtype
@@ -224,18 +303,17 @@ class _Sequence(torch.autograd.Function):
         inputs_NX, weight_ih, weight_hh, states_TBH, *kept = ctx.saved_tensors
         T, B, _ = d_outputs_TBH.shape
         dtype = inputs_NX.dtype
-        recurrent = _Weight(weight_hh.to(dtype).t().contiguous(), None, B)
+        recurrent = _Weight(weight_hh.to(dtype).t().contiguous(), None, B // _threads_for(B))
         d_from_input_TBG, d_from_state_TBG, d_state_PBH = ctx.cell.backward(
             d_outputs_TBH.contiguous(), d_last_PBH.contiguous(), states_TBH, kept, recurrent
         )
         d_from_input_NG, d_from_state_NG = d_from_input_TBG.flatten(0, 1), d_from_state_TBG.flatten(0, 1)
-        ones_1N = torch.ones(1, T * B, dtype=dtype)
-        d_bias_hh = _product(ones_1N, d_from_state_NG)[0]
+        d_bias_hh = _column_sums(d_from_state_NG)
         d_weight_hh = _product(d_from_state_NG.t(), states_TBH[:-1].flatten(0, 1))
         d_weight_ih = _product(d_from_input_NG.t(), inputs_NX)
         # A GRU's input gives the blocks n, r, z; parameters have them as r, z, n.
         turn = 0 if d_from_input_TBG is d_from_state_TBG else len(weight_ih) // 3
-        d_bias_ih = d_bias_hh if not turn else _product(ones_1N, d_from_input_NG)[0].roll(-turn)
+        d_bias_ih = d_bias_hh if not turn else _column_sums(d_from_input_NG).roll(-turn)
         d_values_NX = _product(d_from_input_NG, weight_ih.to(dtype).roll(turn, 0))
         return (
             None,

@@ -1,11 +1,14 @@
 """The layers that train on the CPU are PyTorch's, forward and back."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from models import gates
+from models import gates, recurrence
 from models.config import CELLS, ModelConfig
 from models.recurrence import run_layer
 from models.rnn import CharRNN
@@ -66,6 +69,44 @@ def test_a_fast_network_predicts_and_learns_as_pytorchs(
     for ours, reference in zip(*told, strict=True):
         assert ours.dtype == reference.dtype == torch.float32
         assert (ours - reference).norm() <= tolerance * reference.norm()
+
+
+@contextmanager
+def computing_threads(number: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize(("threads", "rows", "parts"), [(2, 17, 2), (3, 40, 3), (8, 40, 5), (2, 15, 1)])
+def test_threads_with_rows_of_their_own_compute_what_one_does(
+    cell: str, threads: int, rows: int, parts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    layer = layer_of(cell, 5, 12)
+    walked: list[int] = []
+    monkeypatch.setattr(
+        recurrence, "_threads_for", lambda n, real=recurrence._threads_for: walked.append(real(n)) or walked[-1]
+    )
+    with computing_threads(threads):
+        several = outputs_and_gradients(layer, 6, rows, by_hand=True)
+        assert torch.get_num_threads() == threads
+    with computing_threads(1):
+        alone = outputs_and_gradients(layer, 6, rows, by_hand=True)
+    assert set(walked) == {parts, 1}
+    for ours, reference in zip(several, alone, strict=True):
+        assert (ours - reference).abs().max() <= 2e-6 * max(1, reference.abs().max())
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_an_error_in_a_thread_is_told(cell: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recurrence, "_forwards", lambda *_: 1 // 0)
+    with computing_threads(2), pytest.raises(ZeroDivisionError):
+        outputs_and_gradients(layer_of(cell, 5, 12), 6, 20, by_hand=True)
 
 
 def test_a_second_derivative_is_refused_instead_of_wrong() -> None:
