@@ -91,8 +91,20 @@ def _run(layer: nn.Module, values_BTX: Tensor, state_PBH: Tensor) -> tuple[Tenso
         values_BTH, after_1BH = layer(values_BTX, state_PBH)
         return values_BTH, after_1BH
     hidden_BH, cell_BH = state_PBH
-    values_BTH, (hidden_1BH, cell_1BH) = layer(values_BTX, (hidden_BH[None].contiguous(), cell_BH[None].contiguous()))
+    state = (hidden_BH[None].contiguous(), cell_BH[None].contiguous())
+    if torch.is_autocast_enabled("cpu") and not _lstm_takes_bfloat16():
+        with torch.autocast("cpu", enabled=False):
+            values_BTH, (hidden_1BH, cell_1BH) = layer(values_BTX, state)
+    else:
+        values_BTH, (hidden_1BH, cell_1BH) = layer(values_BTX, state)
     return values_BTH, torch.cat((hidden_1BH, cell_1BH))
+
+
+def _lstm_takes_bfloat16() -> bool:
+    """Whether autocast may be on around nn.LSTM on this CPU: without such instructions it fails, where other cells do
+    with slower ones."""
+    available = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return not available or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 @torch.no_grad()

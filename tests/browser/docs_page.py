@@ -63,6 +63,10 @@ class DocsPage:
         self.click_execute(name)
         return self.shown(name)
 
+    def shown_text(self, name: str) -> str:
+        """The body of the last answer, a text, character for character: `inner_text` is what is left by the layout."""
+        return str(self.shown(name).locator("pre").first.text_content())
+
     def picture_width(self, name: str) -> int:
         """In pixels, of the picture that is shown; 0 if it is broken."""
         image = self.shown(name).locator("img")

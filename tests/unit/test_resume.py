@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from models.config import CELLS, Cell, ModelConfig, TrainingConfig
+from tests.curves import curve_of, final_tensors
 from worker.batches import Corpus
-from worker.events import Evaluated, Event, Finished, Progress, Sampled, Saved
+from worker.events import Event, Finished, Progress, Saved
 from worker.resume_point import InvalidResumePoint, ResumePoint
 from worker.trainer import train
 
@@ -23,21 +24,6 @@ def events_of(
     model = ModelConfig(cell=cell, hidden_size=12, num_layers=2, embedding_size=6, dropout=0.3)
     training: dict[str, Any] = {"steps": STEPS, "batch_size": 8, "sequence_length": 19, "evaluate_every": 7, **settings}
     return train(model, TrainingConfig(**training), CORPUS, resume=resume, pause_requested=pause)
-
-
-def curve_of(events: list[Event]) -> list[object]:
-    """Everything told that does not depend on the clock, in order, without what was told twice."""
-    told: list[object] = []
-    for event in events:
-        if isinstance(event, Progress):
-            told.append(
-                (event.step, event.train_loss, event.learning_rate, event.gradient_norm, event.steps, event.epoch)
-            )
-        elif isinstance(event, Evaluated | Sampled | Finished):
-            told.append(event)
-        elif isinstance(event, Saved) and event.checkpoint is not None:
-            told.append((event.step, event.train_loss, event.val_loss, event.best, event.checkpoint))
-    return told
 
 
 def killed_after(events: Iterator[Event], count: int) -> list[Event]:
@@ -57,11 +43,6 @@ def until_the_end(cell: Cell, draw: random.Random, **settings: Any) -> list[Even
             kept = kept[: saves[-1] + 1] if saves else []
         resume = kept[-1].resume_point if kept and isinstance(kept[-1], Saved) else resume
     return kept
-
-
-def final_tensors(events: list[Event]) -> dict[str, torch.Tensor]:
-    saved = [event for event in events if isinstance(event, Saved)][-1]
-    return ResumePoint.decode(saved.resume_point).tensors
 
 
 @pytest.mark.parametrize(("precision", "average_decay"), [("float32", 0.9), ("bfloat16", 0.0)])

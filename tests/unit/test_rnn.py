@@ -127,6 +127,18 @@ def test_logits_and_state_are_float32_under_autocast(cell: Cell) -> None:
     assert state.shape == network.initial_state(2).shape
 
 
+@pytest.mark.parametrize("cell", CELLS)
+def test_sequences_of_one_character_train_in_bfloat16_whatever_the_cpu_has(cell: Cell) -> None:
+    network = network_of(cell, num_layers=2).train()
+    network.fast = True
+    with torch.autocast("cpu", torch.bfloat16):
+        logits, _ = network(torch.zeros(2, 1, dtype=torch.int64), network.initial_state(2))
+    logits.sum().backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+
+
 def test_the_lstms_forget_gate_begins_open() -> None:
     layer = network_of("lstm").layers[0]
     input_gate, forget_gate, cell, output_gate = layer.bias_ih_l0.view(4, 12)

@@ -97,10 +97,11 @@ def test_what_is_evaluated_sampled_and_saved_are_the_averaged_weights() -> None:
         assert torch.equal(weight, tensors[f"average.{name}"])
         assert not torch.equal(weight, tensors[f"weights.{name}"])
     windows = list(Validation(corpus.ids, len(corpus.ids) - len(corpus.ids) // 10).losses(network, "cpu"))
-    assert sum(w[0] for w in windows) / sum(w[1] for w in windows) == saved.val_loss
+    # MKL rounds by where a matrix lies in memory, and the decoded weights lie elsewhere.
+    assert sum(w[0] for w in windows) / sum(w[1] for w in windows) == pytest.approx(saved.val_loss, rel=1e-5)
     assert sample_text(network, corpus.vocabulary, "cpu") == of_type(events, Sampled)[-1].text
     plain = list(events_of(text, steps=30))
-    assert of_type(plain, Saved)[-1].val_loss != saved.val_loss
+    assert of_type(plain, Saved)[-1].val_loss != pytest.approx(saved.val_loss, rel=1e-3)
     assert [p.train_loss for p in of_type(plain, Progress)] == [p.train_loss for p in of_type(events, Progress)]
 
 
