@@ -21,7 +21,8 @@ from models.checkpoint_header import CheckpointInfo, InvalidCheckpoint, header_b
 
 def order_anew(request: JobRequest, places: Sequence[Place], corpus: Corpus) -> Order:
     """The job of a request without a checkpoint. Raises Problem, InvalidConfig."""
-    config, course = presets.resolve(request.preset, *_given(request), corpus.characters)
+    on_gpu = all(place.device.startswith("cuda") for place in places)
+    config, course = presets.resolve(request.preset, *_given(request), corpus.characters, on_gpu=on_gpu)
     check_feasible(config, course, corpus, corpus.vocabulary_size, places)
     return Order(_name(request, corpus), config.as_dict(), course.as_dict())
 

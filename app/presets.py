@@ -27,8 +27,8 @@ SIZES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 SMALL_CORPUS_CHARACTERS = 100_000
 """Below, `auto` is `small`: a medium network of 0.9 million numbers would learn such a text by heart."""
 SHORT_BUDGET_MINUTES = 2.0
-"""Up to here `auto` is `small` too: one minute on one core makes of tiny Shakespeare 1.460 nats with 1x384, 1.468 with
-1x512, 1.469 with 1x256 (docs/recipe.md)."""
+"""Up to here `auto` is `small` too, on a CPU: one minute on one core makes of tiny Shakespeare 1.460 nats with 1x384,
+1.468 with 1x512, 1.469 with 1x256 (docs/recipe.md)."""
 
 LEARNING_RATES = ((256, 6e-3), (384, 5e-3), (512, 4e-3), (1024, 3e-3))
 """(hidden size up to, peak learning rate): the wider, the lower. Each of the four cells learnt well at 256 with its."""
@@ -36,12 +36,20 @@ WIDEST_LEARNING_RATE = 2e-3
 
 
 def resolve(
-    preset: Preset, model: Mapping[str, Any], training: Mapping[str, Any], corpus_characters: int
+    preset: Preset,
+    model: Mapping[str, Any],
+    training: Mapping[str, Any],
+    corpus_characters: int,
+    *,
+    on_gpu: bool = False,
 ) -> tuple[ModelConfig, TrainingConfig]:
-    """Every setting: those given, then the preset's, then the defaults. InvalidConfig names the field in full."""
+    """Every setting: those given, then the preset's, then the defaults. InvalidConfig names the field in full.
+
+    `on_gpu`: no worker that may take the job trains on a CPU.
+    """
     course = _named("training", TrainingConfig, training)
     if preset == "auto":
-        preset = _automatic(course, corpus_characters)
+        preset = _automatic(course, corpus_characters, on_gpu=on_gpu)
     config = _named("model", ModelConfig, {**SIZES[preset], **model})
     return config, _with_rate(course, config, training)
 
@@ -67,8 +75,8 @@ def _with_rate(course: TrainingConfig, config: ModelConfig, given: Mapping[str, 
     return course if "learning_rate" in given else replace(course, learning_rate=learning_rate(config))
 
 
-def _automatic(training: TrainingConfig, corpus_characters: int) -> Preset:
-    short = training.minutes is not None and training.minutes <= SHORT_BUDGET_MINUTES
+def _automatic(training: TrainingConfig, corpus_characters: int, *, on_gpu: bool) -> Preset:
+    short = training.minutes is not None and training.minutes <= SHORT_BUDGET_MINUTES and not on_gpu
     return "small" if short or corpus_characters < SMALL_CORPUS_CHARACTERS else "medium"
 
 

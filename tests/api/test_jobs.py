@@ -1,14 +1,16 @@
 """Queueing, looking at, cancelling, pausing, resuming and deleting jobs over HTTP."""
 
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from app.settings import Settings
 from app.store import claims, workers
 from app.store.job_state import JobStatus
 from models.config import ModelConfig, TrainingConfig
-from tests.api.service import Service, assert_problem, walk
+from tests.api.service import Service, assert_problem, running, walk
 
 FIELDS = [
     "id",
@@ -173,6 +175,22 @@ def test_a_job_is_measured_by_the_largest_worker_that_lives_and_by_this_machine_
     assert answer.status_code == status
     if status == 422:
         assert answer.json()["available_bytes"] == 2**20
+
+
+@pytest.mark.parametrize(
+    ("devices", "hidden_size"), [(["cuda"], 512), (["cpu"], 384), (["cuda", "cpu"], 384), ([], 384)]
+)
+def test_a_minute_of_a_large_text_trains_a_medium_network_where_only_gpus_train(
+    data_dir: Path, devices: list[str], hidden_size: int
+) -> None:
+    with running(Settings(data_dir=data_dir)) as service:
+        service.upload(b"abc\n" * 30_000, name="hamlet")
+        service.app.state.watch.look()
+        for number, device in enumerate(devices):
+            workers.announce(service.database, f"w{number}", device, memory_bytes=GPU)
+        service.app.state.watch.look()
+
+        assert post(service).json()["model"]["hidden_size"] == hidden_size
 
 
 def test_a_job_larger_than_the_service_is_queued_for_a_worker_that_can_train_it(

@@ -25,6 +25,8 @@ def test_auto_is_the_default_network_but_small_for_a_small_corpus_or_little_time
     assert resolve("auto", {}, {"epochs": 5}, SMALL_CORPUS_CHARACTERS - 1)[0] == small
     assert resolve("auto", {}, {"minutes": SHORT_BUDGET_MINUTES}, 10**9)[0] == small
     assert resolve("auto", {}, {"minutes": SHORT_BUDGET_MINUTES + 0.1}, 10**9)[0] == ModelConfig()
+    assert resolve("auto", {}, {}, 10**9, on_gpu=True)[0] == ModelConfig()
+    assert resolve("auto", {}, {}, SMALL_CORPUS_CHARACTERS - 1, on_gpu=True)[0] == small
     assert resolve("auto", {}, {}, 10**9)[0] == small, "the default budget is one minute"
 
 
