@@ -136,7 +136,8 @@ class Client:
         with connect_sse(self._http, "GET", f"/jobs/{job_id}/events", headers=headers) as source:
             self._check(source.response)
             for event in source.iter_sse():
-                yield event.id, event.event, json.loads(event.data)
+                if event.data:  # httpx-sse makes an empty event of a heartbeat's comment once an id was sent
+                    yield event.id, event.event, json.loads(event.data)
 
     def generate(self, request: dict[str, Any]) -> Iterator[str]:
         """The text, piece by piece as it is written."""
