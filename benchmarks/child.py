@@ -1,23 +1,24 @@
 """A part of the benchmark in a process of its own, in the environment in which a job trains.
 
-Fresh, so that its memory is its own; and the worker gives its training children settings of the memory allocator that
-must be there when a process starts.
+Fresh, so that its memory is its own; and the worker gives its training children settings that must be there when a
+process starts.
 """
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from worker.launch import KEEP_MEMORY
+from worker.launch import TRAINING_ENVIRONMENT
 
 
 def ask(module: str, request: dict[str, Any]) -> list[Any]:
     """What `python -m module` answers to a request: one value for each line."""
     command = [sys.executable, "-m", module, json.dumps(request)]
-    environment = os.environ | KEEP_MEMORY
+    environment = os.environ | TRAINING_ENVIRONMENT
     output = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True, text=True).stdout
     return [json.loads(line) for line in output.splitlines()]
 
@@ -32,3 +33,32 @@ def answer(values: Iterable[Any]) -> None:
     """The child's side: the answer, each value as it comes."""
     for value in values:
         print(json.dumps(value), flush=True)
+
+
+Asker = Callable[[Any], Any]
+
+
+@contextlib.contextmanager
+def conversation(module: str, request: dict[str, Any], environment: Mapping[str, str]) -> Iterator[Asker]:
+    """A child that answers one question after another, until the conversation ends. Raises EOFError if it is gone."""
+    command = [sys.executable, "-m", module, json.dumps(request)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=os.environ | environment, stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+
+        def put(question: Any) -> Any:
+            print(json.dumps(question), file=process.stdin, flush=True)
+            line = process.stdout.readline()
+            if not line:
+                raise EOFError(f"{module} ended with {process.wait()}")
+            return json.loads(line)
+
+        yield put
+        process.stdin.close()
+
+
+def questions() -> Iterator[Any]:
+    """The child's side of a conversation: each is to be answered by one value."""
+    for line in sys.stdin:
+        yield json.loads(line)

@@ -16,7 +16,7 @@ import torch
 
 from benchmarks import child
 from benchmarks.figures import anonymous_mib, peak_mib, resident_mib
-from benchmarks.timing import interleaved_medians
+from benchmarks.timing import interleaved_medians, timed
 from benchmarks.upload import words
 from models.config import ModelConfig, TrainingConfig
 from models.vocabulary import Vocabulary
@@ -158,8 +158,10 @@ def _share(model: ModelConfig, training: TrainingConfig, request: Request) -> fl
     for size in sizes:
         lanes = Lanes(_made_up(size), training.batch_size, training.sequence_length)
         learners[str(size)] = Learner(model, training, size, lanes, "cpu")
-    steps = {name: lambda learner=learner: learner.update(0, 1e-4) for name, learner in learners.items()}
-    whole, rest = interleaved_medians(steps, request.share_seconds).values()
+    timings = {
+        name: lambda learner=learner: timed(lambda: learner.update(0, 1e-4)) for name, learner in learners.items()
+    }
+    whole, rest = interleaved_medians(timings, request.share_seconds).values()
     return max(0.0, 1 - rest / whole)
 
 

@@ -1,11 +1,15 @@
 """Training speed: our step against the same network written plainly and against the tutorial's, and the machine's peak.
 
-What is compared takes turns within one run. Plain and tutorial networks are float32: PyTorch's own default.
+What is compared takes turns within one run, in two processes: ours trains as a job does, with threads that sleep while
+they wait; PyTorch's own layers are faster when they spin. Plain and tutorial networks are float32: PyTorch's default.
 """
 
 import math
+import statistics
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,9 +19,10 @@ from benchmarks.figures import Report, at_least
 from benchmarks.flops import FORMULA, step_flop
 from benchmarks.options import Extent, Options
 from benchmarks.plain import plain_step
-from benchmarks.timing import PRODUCT_FLOP, interleaved_medians, matrix_products
+from benchmarks.timing import PRODUCT_FLOP, interleaved_medians, matrix_products, timed
 from models.config import Cell, ModelConfig, TrainingConfig
 from worker.batches import Lanes
+from worker.launch import KEEP_MEMORY, TRAINING_ENVIRONMENT
 from worker.learner import Learner
 from worker.precision import resolve_precision
 
@@ -50,7 +55,7 @@ class Case:
         return ModelConfig(self.cell, self.hidden, self.layers, embedding, dropout=0.0)
 
 
-SECONDS: dict[Extent, float] = {"full": 5.0, "short": 2.0, "tiny": 0.0}
+SECONDS: dict[Extent, float] = {"full": 5.0, "short": 3.0, "tiny": 0.0}
 """For each case, if its rounds are not longer."""
 SHAPES = ((1, 128), (1, 256), (1, 512), (1, 1024), (2, 512))
 
@@ -75,8 +80,12 @@ def precisions(asked: str) -> list[str]:
 
 def measure_speed(options: Options) -> list[Report]:
     """One row for each case and precision."""
-    request = {"extent": options.extent, "threads": options.threads, "precisions": precisions(options.precision)}
-    rows = tuple(tuple(row) for row in child.ask("benchmarks.speed", request))
+    wanted, seconds = precisions(options.precision), SECONDS[options.extent]
+    with (
+        child.conversation("benchmarks.speed", {"threads": options.threads}, TRAINING_ENVIRONMENT) as ours,
+        child.conversation("benchmarks.speed", {"threads": options.threads}, KEEP_MEMORY) as reference,
+    ):
+        rows = tuple(row for case in cases(options.extent) for row in _rows(case, wanted, seconds, ours, reference))
     columns = ("network", "batch", "precision", "characters/s", "of peak, GFLOP/s", "x plain", "x tutorial", "bars")
     notes = (
         f"Sequence {SEQUENCE}, embedding {EMBEDDING}, vocabulary {VOCABULARY}, medians of interleaved repeats.",
@@ -88,27 +97,56 @@ def measure_speed(options: Options) -> list[Report]:
     return [Report("Training speed", columns, rows, notes)]
 
 
-def main() -> None:
-    request = child.request()
-    torch.set_num_threads(request["threads"])
-    torch.set_flush_denormal(True)  # as training does
-    extent: Extent = request["extent"]
-    child.answer(row for case in cases(extent) for row in _rows(case, request["precisions"], SECONDS[extent]))
+STEPS_OF_A_TURN = 3
+REST_SECONDS = 0.02
+"""Before each turn: threads of the other process that wait spinning are asleep by then."""
 
 
-def _rows(case: Case, wanted: list[str], seconds: float) -> Iterator[tuple[str, ...]]:
-    ids = np.random.default_rng(0).integers(0, VOCABULARY, 500_000).astype(np.uint16)
-    lanes = Lanes(ids, case.batch, SEQUENCE)
-    steps: dict[str, Step] = {
-        "plain": plain_step(case.model(EMBEDDING), VOCABULARY, lanes),
-        "tutorial": plain_step(case.model(case.hidden), VOCABULARY, lanes),
-    }
-    for precision in wanted:
-        steps[precision] = _our_step(case, precision, lanes)
-        steps |= matrix_products(precision)
-    medians = interleaved_medians(steps, seconds)
+def _rows(
+    case: Case, wanted: list[str], seconds: float, ours: child.Asker, reference: child.Asker
+) -> Iterator[tuple[str, ...]]:
+    timings: dict[str, Callable[[], float]] = {}
+    for ask, asked in ((ours, wanted), (reference, [])):
+        names = ask({"case": asdict(case), "precisions": asked})
+        timings |= {name: partial(_turn, ask, name) for name in names}
+    medians = interleaved_medians(timings, seconds)
     for precision in wanted:
         yield _row(case, precision, medians)
+
+
+def _turn(ask: child.Asker, name: str) -> float:
+    time.sleep(REST_SECONDS)
+    return float(ask({"time": name}))
+
+
+def main() -> None:
+    """A process that makes the steps of a case, ours or what ours is measured against, and times them one by one."""
+    torch.set_num_threads(child.request()["threads"])
+    torch.set_flush_denormal(True)  # as training does
+    steps: dict[str, Step] = {}
+    for question in child.questions():
+        if "case" in question:
+            steps = _steps(Case(**question["case"]), question["precisions"])
+            child.answer([list(steps)])
+        else:
+            step = steps[question["time"]]
+            step()  # as in training, a step follows another: its memory is in the caches
+            child.answer([statistics.median(timed(step) for _ in range(STEPS_OF_A_TURN))])
+
+
+def _steps(case: Case, wanted: list[str]) -> dict[str, Step]:
+    """Ours and the machine's products in the precisions that are wanted, or PyTorch's own where none is."""
+    ids = np.random.default_rng(0).integers(0, VOCABULARY, 500_000).astype(np.uint16)
+    lanes = Lanes(ids, case.batch, SEQUENCE)
+    if not wanted:
+        return {
+            "plain": plain_step(case.model(EMBEDDING), VOCABULARY, lanes),
+            "tutorial": plain_step(case.model(case.hidden), VOCABULARY, lanes),
+        }
+    steps: dict[str, Step] = {}
+    for precision in wanted:
+        steps |= {precision: _our_step(case, precision, lanes), **matrix_products(precision)}
+    return steps
 
 
 def _our_step(case: Case, precision: str, lanes: Lanes) -> Step:

@@ -15,19 +15,24 @@ PRODUCT_FLOP = 2 * PRODUCT_SIZE**3
 FEWEST_ROUNDS = 3
 
 
+def timed(action: Callable[[], object]) -> float:
+    """Seconds that it takes."""
+    started = time.perf_counter()
+    action()
+    return time.perf_counter() - started
+
+
 def interleaved_medians(
-    actions: Mapping[str, Callable[[], object]], seconds: float, fewest: int = FEWEST_ROUNDS
+    timings: Mapping[str, Callable[[], float]], seconds: float, fewest: int = FEWEST_ROUNDS
 ) -> dict[str, float]:
-    """Seconds of each action: the median over rounds in which each has its turn. A first round is not counted."""
-    for action in actions.values():
-        action()
-    taken: dict[str, list[float]] = {name: [] for name in actions}
+    """The median of what each told (seconds) over rounds in which each has its turn. A first round is not counted."""
+    for timing in timings.values():
+        timing()
+    taken: dict[str, list[float]] = {name: [] for name in timings}
     begin, rounds = time.perf_counter(), 0
     while rounds < fewest or time.perf_counter() - begin < seconds:
-        for name, action in actions.items():
-            started = time.perf_counter()
-            action()
-            taken[name].append(time.perf_counter() - started)
+        for name, timing in timings.items():
+            taken[name].append(timing())
         rounds += 1
     return {name: statistics.median(times) for name, times in taken.items()}
 

@@ -310,3 +310,12 @@ def lstm_backward(
             _store(d_o, j, row_H[j] * q[j] * o[j] * (_1 - o[j]))
         for j in range(H):
             d[j] *= f[j]
+
+
+@njit(**_OPTIONS)
+def add_rows(first: int, values_BH: Array, sums_BH: Array) -> None:
+    """Add to the rows of float32 sums from `first` on."""
+    for row in range(values_BH.shape[0]):
+        v, s = values_BH[row], sums_BH[first + row]
+        for j in range(s.shape[0]):
+            s[j] += _load(v[j])

@@ -2,25 +2,23 @@
 
 The same functions as `nn.RNN`, `nn.GRU` and `nn.LSTM`, which are their reference. What is fast about it: the gates of a
 time step are one pass over the memory (models.gates), the recurrent weights are laid out once for oneDNN and then
-multiplied many times, each thread goes through time with rows of its own, and the weights' gradient is one product over
-all time steps. A step of an LSTM 1x512 (64 lanes,
-64 characters, bfloat16, two cores) took 80 ms with PyTorch's own layer; docs/benchmarks.md has what it takes here.
+multiplied many times (models.products), each thread goes through time with rows of its own in one compiled call
+(models.walks), and the weights' gradient is one product over all time steps.
 
 Shape suffixes: T time steps, B rows, N = T B, X input, H hidden, P parts of a layer's state, G all gates' sums.
 """
 
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from models import gates
+from models import walks
+from models.products import Weight, onednn_multiplies
 
 ONEDNN = torch.ops.mkldnn
 
@@ -39,31 +37,11 @@ def run_layer(layer: nn.RNNBase, values_BTX: Tensor, state_PBH: Tensor) -> tuple
     return outputs_TBH.transpose(0, 1), last_PBH
 
 
-class _Weight:
-    """A matrix [N, K] that many small matrices are multiplied with: `values @ matrix.T + bias`.
-
-    oneDNN's own layout is made once; torch would make it anew at each product, and multiplies float32 by another
-    library, half as fast on AMD's processors. The operations are those that torch's compiler uses.
-    """
-
-    def __init__(self, matrix_NK: Tensor, bias_N: Tensor | None, rows: int) -> None:
-        self._bias_N = bias_N
-        self._packed = _onednn_multiplies(matrix_NK.dtype)
-        self._matrix = ONEDNN._reorder_linear_weight(matrix_NK, rows) if self._packed else matrix_NK
-
-    def __call__(self, values_BK: Tensor) -> Tensor:
-        if self._packed:
-            return ONEDNN._linear_pointwise(values_BK, self._matrix, self._bias_N, "none", [], "")  # type: ignore[no-any-return]
-        return F.linear(values_BK, self._matrix, self._bias_N)
-
-
-def _onednn_multiplies(dtype: torch.dtype) -> bool:
-    if not (
-        torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-        and hasattr(ONEDNN, "_linear_pointwise")
-    ):
-        return False
-    return dtype == torch.float32 or bool(ONEDNN._is_mkldnn_bf16_supported())
+def _linear(values_NK: Tensor, matrix_GK: Tensor, bias_G: Tensor) -> Tensor:
+    """values @ matrix.T + bias, of large matrices: by oneDNN, which is faster than MKL on AMD's processors."""
+    if onednn_multiplies(values_NK.dtype):
+        return ONEDNN._linear_pointwise(values_NK, matrix_GK, bias_G, "none", [], "")  # type: ignore[no-any-return]
+    return F.linear(values_NK, matrix_GK, bias_G)
 
 
 def _product(a_MN: Tensor, b_NK: Tensor) -> Tensor:
@@ -73,7 +51,7 @@ def _product(a_MN: Tensor, b_NK: Tensor) -> Tensor:
     as long as MKL for a transposed matrix.
     """
     wide = torch.backends.cpu.get_cpu_capability() == "AVX512"
-    if a_MN.dtype == torch.float32 and wide and _onednn_multiplies(torch.float32):
+    if a_MN.dtype == torch.float32 and wide and onednn_multiplies(torch.float32):
         return ONEDNN._linear_pointwise(a_MN, b_NK.t(), None, "none", [], "")  # type: ignore[no-any-return]
     return (a_MN @ b_NK).float()
 
@@ -94,11 +72,11 @@ def _array(tensor: Tensor) -> NDArray[Any]:
 class _Cell(Protocol):
     """What differs between the cells. Both directions work through time with the recurrent weight that is given."""
 
-    def forward(self, inputs_TBG: Tensor, state_PBH: Tensor, weight: _Weight) -> tuple[Tensor, Tensor, list[Tensor]]:
+    def forward(self, inputs_TBG: Tensor, state_PBH: Tensor, weight: Weight) -> tuple[Tensor, Tensor, list[Tensor]]:
         """States [T + 1, B, H], the one before included; the last state [P, B, H]; what `backward` needs."""
 
     def backward(
-        self, d_outputs_TBH: Tensor, d_last_PBH: Tensor, states_TBH: Tensor, kept: list[Tensor], weight: _Weight
+        self, d_outputs_TBH: Tensor, d_last_PBH: Tensor, kept: list[Tensor], weight: Weight
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Gradients of the gates' sums [T, B, G], what the input gave and what the state gave; of the state before."""
 
@@ -109,108 +87,61 @@ class _Vanilla:
     def __init__(self, forward: Any, backward: Any) -> None:
         self._forward, self._backward = forward, backward
 
-    def forward(self, inputs_TBG: Tensor, state_PBH: Tensor, weight: _Weight) -> tuple[Tensor, Tensor, list[Tensor]]:
-        states_TBH = _states(inputs_TBG, state_PBH)
-        hidden_TBH = torch.empty(inputs_TBG.shape)
-        arrays = (_array(inputs_TBG), _array(hidden_TBH), _array(states_TBH))
-
-        def walk(rows: slice) -> None:
-            for t, state_BH in _forwards(states_TBH, rows):
-                self._forward(t, rows.start, _array(weight(state_BH)), *arrays)
-
-        _in_threads(walk, states_TBH.shape[1])
+    def forward(self, inputs_TBG: Tensor, state_PBH: Tensor, weight: Weight) -> tuple[Tensor, Tensor, list[Tensor]]:
+        states_TBH, hidden_TBH = _states(inputs_TBG, state_PBH), torch.empty(inputs_TBG.shape)
+        _walk(self._forward, weight, inputs_TBG, hidden_TBH, states_TBH)
         return states_TBH, hidden_TBH[-1:].clone(), [hidden_TBH]
 
     def backward(
-        self, d_outputs_TBH: Tensor, d_last_PBH: Tensor, states_TBH: Tensor, kept: list[Tensor], weight: _Weight
+        self, d_outputs_TBH: Tensor, d_last_PBH: Tensor, kept: list[Tensor], weight: Weight
     ) -> tuple[Tensor, Tensor, Tensor]:
-        d_sums_TBH, d_state_BH = torch.empty_like(d_outputs_TBH), torch.empty_like(d_last_PBH[0])
-        arrays = (_array(d_outputs_TBH), *map(_array, kept), _array(d_sums_TBH))
-
-        def walk(rows: slice) -> None:
-            back_BH = d_last_PBH[0, rows]
-            for t, d_sums_BH in _backwards(d_sums_TBH, rows):
-                self._backward(t, rows.start, _array(back_BH), *arrays)
-                back_BH = weight(d_sums_BH)
-            d_state_BH[rows] = back_BH
-
-        _in_threads(walk, len(d_state_BH))
-        return d_sums_TBH, d_sums_TBH, d_state_BH[None]
+        d_sums_TBH, d_state_PBH = torch.empty_like(d_outputs_TBH), torch.zeros_like(d_last_PBH)
+        _walk(self._backward, weight, d_last_PBH[0], d_outputs_TBH, *kept, d_sums_TBH, d_state_PBH[0])
+        return d_sums_TBH, d_sums_TBH, d_state_PBH
 
 
 class _Gru:
     """Cho et al. 2014, with the reset gate after the product, as cuDNN and torch have it."""
 
-    def forward(self, inputs_TBG: Tensor, state_PBH: Tensor, weight: _Weight) -> tuple[Tensor, Tensor, list[Tensor]]:
+    def forward(self, inputs_TBG: Tensor, state_PBH: Tensor, weight: Weight) -> tuple[Tensor, Tensor, list[Tensor]]:
         (T, B, G), H = inputs_TBG.shape, state_PBH.shape[2]
         states_TBH = _states(inputs_TBG, state_PBH)
         gates_TBG, from_state_TBH, hidden_TBH = torch.empty(T, B, G), torch.empty(T, B, H), torch.empty(T + 1, B, H)
         hidden_TBH[0] = state_PBH[0]
         kept = [gates_TBG, from_state_TBH, hidden_TBH]
-        arrays = (_array(inputs_TBG), *map(_array, kept), _array(states_TBH))
-
-        def walk(rows: slice) -> None:
-            for t, state_BH in _forwards(states_TBH, rows):
-                gates.gru_forward(t, rows.start, _array(weight(state_BH)), *arrays)
-
-        _in_threads(walk, B)
+        _walk(walks.gru_forward, weight, inputs_TBG, *kept, states_TBH)
         return states_TBH, hidden_TBH[-1:].clone(), kept
 
     def backward(
-        self, d_outputs_TBH: Tensor, d_last_PBH: Tensor, states_TBH: Tensor, kept: list[Tensor], weight: _Weight
+        self, d_outputs_TBH: Tensor, d_last_PBH: Tensor, kept: list[Tensor], weight: Weight
     ) -> tuple[Tensor, Tensor, Tensor]:
         (T, B, H), dtype = d_outputs_TBH.shape, d_outputs_TBH.dtype
         d_sums_TB4 = torch.empty(T, B, 4 * H, dtype=dtype)  # n of the input, r, z, n of the state
-        passed_BH = torch.zeros(B, H)
-        arrays = (_array(d_outputs_TBH), *map(_array, kept), _array(d_sums_TB4), _array(passed_BH))
-
-        def walk(rows: slice) -> None:
-            back_BH, row_H = d_last_PBH[0, rows], _row(H)
-            for t, d_sums_B3 in _backwards(d_sums_TB4[:, :, H:], rows):
-                gates.gru_backward(t, rows.start, _array(back_BH), *arrays, row_H)
-                back_BH = weight(d_sums_B3)
-            passed_BH[rows] += back_BH
-
-        _in_threads(walk, B)
-        return d_sums_TB4[:, :, : 3 * H], d_sums_TB4[:, :, H:], passed_BH[None]
+        d_state_PBH = torch.zeros_like(d_last_PBH)
+        _walk(walks.gru_backward, weight, d_last_PBH[0], d_outputs_TBH, *kept, d_sums_TB4, d_state_PBH[0])
+        return d_sums_TB4[:, :, : 3 * H], d_sums_TB4[:, :, H:], d_state_PBH
 
 
 class _Lstm:
     """Hochreiter and Schmidhuber 1997, with Gers' forget gate; the state's parts are hidden and cell."""
 
-    def forward(self, inputs_TBG: Tensor, state_PBH: Tensor, weight: _Weight) -> tuple[Tensor, Tensor, list[Tensor]]:
+    def forward(self, inputs_TBG: Tensor, state_PBH: Tensor, weight: Weight) -> tuple[Tensor, Tensor, list[Tensor]]:
         (T, B, G), H = inputs_TBG.shape, state_PBH.shape[2]
         states_TBH = _states(inputs_TBG, state_PBH)
         gates_TBG, cells_TBH, squashed_TBH = torch.empty(T, B, G), torch.empty(T + 1, B, H), torch.empty(T, B, H)
         cells_TBH[0] = state_PBH[1]
-        hidden_BH = torch.empty(B, H)
-        kept = [gates_TBG, cells_TBH, squashed_TBH]
-        arrays = (_array(inputs_TBG), *map(_array, kept), _array(hidden_BH), _array(states_TBH))
-
-        def walk(rows: slice) -> None:
-            for t, state_BH in _forwards(states_TBH, rows):
-                gates.lstm_forward(t, rows.start, _array(weight(state_BH)), *arrays)
-
-        _in_threads(walk, B)
+        hidden_BH, kept = torch.empty(B, H), [gates_TBG, cells_TBH, squashed_TBH]
+        _walk(walks.lstm_forward, weight, inputs_TBG, *kept, hidden_BH, states_TBH)
         return states_TBH, torch.stack((hidden_BH, cells_TBH[-1])), kept
 
     def backward(
-        self, d_outputs_TBH: Tensor, d_last_PBH: Tensor, states_TBH: Tensor, kept: list[Tensor], weight: _Weight
+        self, d_outputs_TBH: Tensor, d_last_PBH: Tensor, kept: list[Tensor], weight: Weight
     ) -> tuple[Tensor, Tensor, Tensor]:
         (T, B, H), dtype = d_outputs_TBH.shape, d_outputs_TBH.dtype
         d_sums_TB4 = torch.empty(T, B, 4 * H, dtype=dtype)
-        d_state_PBH = d_last_PBH.clone()
+        d_state_PBH = torch.stack((torch.zeros(B, H), d_last_PBH[1]))
         d_hidden_BH, d_cell_BH = d_state_PBH
-        arrays = (_array(d_outputs_TBH), *map(_array, kept), _array(d_sums_TB4), _array(d_cell_BH))
-
-        def walk(rows: slice) -> None:
-            back_BH, row_H = d_last_PBH[0, rows], _row(H)
-            for t, d_sums_B4 in _backwards(d_sums_TB4, rows):
-                gates.lstm_backward(t, rows.start, _array(back_BH), *arrays, row_H)
-                back_BH = weight(d_sums_B4)
-            d_hidden_BH[rows] = back_BH
-
-        _in_threads(walk, B)
+        _walk(walks.lstm_backward, weight, d_last_PBH[0], d_outputs_TBH, *kept, d_sums_TB4, d_cell_BH, d_hidden_BH)
         return d_sums_TB4, d_sums_TB4, d_state_PBH
 
 
@@ -221,48 +152,38 @@ def _states(inputs_TBG: Tensor, state_PBH: Tensor) -> Tensor:
     return states_TBH
 
 
-def _forwards(states_TBH: Tensor, rows: slice) -> Iterator[tuple[int, Tensor]]:
-    """Each time step with the rows' state before it."""
-    return enumerate(states_TBH[:-1, rows].unbind(0))
-
-
-def _backwards(values_TBG: Tensor, rows: slice) -> list[tuple[int, Tensor]]:
-    return list(enumerate(values_TBG[:, rows].unbind(0)))[::-1]
-
-
 def _threads_for(rows: int) -> int:
     return max(1, min(torch.get_num_threads(), rows // FEWEST_ROWS))
 
 
-def _in_threads(walk: Callable[[slice], None], rows: int) -> None:
-    """Have each thread walk through time with rows of its own: they never wait for one another before the end.
+def _walk(through: Any, weight: Weight, *tensors: Tensor) -> None:
+    """Have each thread go one of models.walks with rows of its own: they never wait for one another before the end.
 
     The threads of one product would wait at every time step, spinning, and for a whole slice of time beside any other
     busy process. New threads each time: they cost 0.1 ms and inherit how this one treats denormal numbers.
     """
+    rows, arrays = tensors[-1].shape[-2], [_array(tensor) for tensor in tensors]
     threads, parts = torch.get_num_threads(), _threads_for(rows)
     if parts == 1:
-        walk(slice(0, rows))
+        through(weight.numbers, 0, rows, *arrays)
         return
 
-    @torch.no_grad()
     def work(part: int) -> None:
         torch.set_num_threads(threads // parts)
-        walk(slice(part * rows // parts, (part + 1) * rows // parts))
+        through(weight.numbers, part * rows // parts, (part + 1) * rows // parts, *arrays)
 
     try:
-        with ThreadPoolExecutor(parts) as pool:
-            list(pool.map(work, range(parts)))
+        with ThreadPoolExecutor(parts - 1) as pool:
+            others = [pool.submit(work, part) for part in range(1, parts)]
+            work(0)  # this thread too: it keeps its core, and the others are given the idle ones
+            for other in others:
+                other.result()
     finally:
         torch.set_num_threads(threads)  # a thread's own number is also what later threads begin with
 
 
-def _row(width: int) -> NDArray[np.float32]:
-    return np.empty(width, np.float32)
-
-
-_TANH = _Vanilla(gates.tanh_forward, gates.tanh_backward)
-_RELU = _Vanilla(gates.relu_forward, gates.relu_backward)
+_TANH = _Vanilla(walks.tanh_forward, walks.tanh_backward)
+_RELU = _Vanilla(walks.relu_forward, walks.relu_backward)
 _GRU, _LSTM = _Gru(), _Lstm()
 
 
@@ -289,8 +210,8 @@ class _Sequence(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         T, B, _ = values_TBX.shape
         inputs_NX = values_TBX.to(dtype).flatten(0, 1)
-        inputs_TBG = _Weight(weight_ih.to(dtype), bias_ih.to(dtype), T * B)(inputs_NX).view(T, B, -1)
-        recurrent = _Weight(weight_hh.to(dtype), bias_hh.to(dtype), B // _threads_for(B))
+        inputs_TBG = _linear(inputs_NX, weight_ih.to(dtype), bias_ih.to(dtype)).view(T, B, -1)
+        recurrent = Weight(weight_hh.to(dtype), bias_hh.to(dtype), B // _threads_for(B))
         states_TBH, last_PBH, kept = cell.forward(inputs_TBG, state_PBH, recurrent)
         ctx.save_for_backward(inputs_NX, weight_ih, weight_hh, states_TBH, *kept)
         ctx.cell, ctx.values_dtype = cell, values_TBX.dtype
@@ -303,9 +224,9 @@ class _Sequence(torch.autograd.Function):
         inputs_NX, weight_ih, weight_hh, states_TBH, *kept = ctx.saved_tensors
         T, B, _ = d_outputs_TBH.shape
         dtype = inputs_NX.dtype
-        recurrent = _Weight(weight_hh.to(dtype).t().contiguous(), None, B // _threads_for(B))
+        recurrent = Weight(weight_hh.to(dtype).t().contiguous(), None, B // _threads_for(B))
         d_from_input_TBG, d_from_state_TBG, d_state_PBH = ctx.cell.backward(
-            d_outputs_TBH.contiguous(), d_last_PBH.contiguous(), states_TBH, kept, recurrent
+            d_outputs_TBH.contiguous(), d_last_PBH.contiguous(), kept, recurrent
         )
         d_from_input_NG, d_from_state_NG = d_from_input_TBG.flatten(0, 1), d_from_state_TBG.flatten(0, 1)
         d_bias_hh = _column_sums(d_from_state_NG)

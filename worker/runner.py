@@ -34,14 +34,8 @@ IDLE_SECONDS = 0.5
 
 
 def training_threads() -> int:
-    """All cores that this process may use but one, which is left to the service and its generation process.
-
-    Threads of one product wait for one another, so a core that is shared with a busy process slows all of them: on two
-    cores with one busy neighbour, two threads trained 45 times slower than one (docs/decisions.md). The number depends
-    on nothing that changes: exact resume needs the same one.
-    """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores - 1)
+    """All cores that this process may use. It depends on nothing that changes: exact resume needs the same number."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Runner:

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from models import gates, recurrence
+from models import gates, recurrence, walks
 from models.config import CELLS, ModelConfig
 from models.recurrence import run_layer
 from models.rnn import CharRNN
@@ -104,7 +105,18 @@ def test_threads_with_rows_of_their_own_compute_what_one_does(
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_an_error_in_a_thread_is_told(cell: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recurrence, "_forwards", lambda *_: 1 // 0)
+    walk = {"rnn_tanh": "tanh", "rnn_relu": "relu"}.get(cell, cell) + "_forward"
+    real = getattr(walks, walk)
+
+    def failing(numbers: Any, first: int, *others: Any) -> None:
+        real(numbers, first, *others)
+        if first:
+            raise ZeroDivisionError
+
+    monkeypatch.setattr(walks, walk, failing)
+    for name, vanilla in (("_TANH", "tanh"), ("_RELU", "relu")):
+        cells = recurrence._Vanilla(getattr(walks, f"{vanilla}_forward"), getattr(walks, f"{vanilla}_backward"))
+        monkeypatch.setattr(recurrence, name, cells)
     with computing_threads(2), pytest.raises(ZeroDivisionError):
         outputs_and_gradients(layer_of(cell, 5, 12), 6, 20, by_hand=True)
 
