@@ -7,9 +7,9 @@ is no finite number stays so, that training may notice.
 
 Shape suffixes: T time steps, B rows, H hidden; a number is so many blocks of H. A function works on time step t of the
 arrays that have a T, and on the rows from `first` on: as many as its product (or the gradient `back`) has, which comes
-for these alone. Threads may so share the arrays, and do not hold Python's lock meanwhile. Loops are short and over one
-row's slices: LLVM turns a loop into vector instructions only as long as it can check in a few comparisons that none of
-its arrays overlap.
+for these alone. Its input is the row of `table` that `ids` names; M such rows there are. Threads may so share the
+arrays, and do not hold Python's lock meanwhile. Loops are short and over one row's slices: LLVM turns a loop into
+vector instructions only as long as it can check in a few comparisons that none of its arrays overlap.
 """
 
 import math
@@ -106,12 +106,12 @@ def _compile_store(row, j, value):
 
 @njit(**_OPTIONS)
 def tanh_forward(
-    t: int, first: int, product_BH: Array, inputs_TBH: Array, hidden_TBH: Array, states_TBH: Array
+    t: int, first: int, product_BH: Array, table_MH: Array, ids_TB: Array, hidden_TBH: Array, states_TBH: Array
 ) -> None:
     """h = tanh(product + input). `hidden_TBH` is float32; `states_TBH`, one longer, begins with the state before."""
     for row in range(product_BH.shape[0]):
         b = first + row
-        p, x, h, s = product_BH[row], inputs_TBH[t, b], hidden_TBH[t, b], states_TBH[t + 1, b]
+        p, x, h, s = product_BH[row], table_MH[ids_TB[t, b]], hidden_TBH[t, b], states_TBH[t + 1, b]
         for j in range(h.shape[0]):
             h[j] = tanh(_load(p[j]) + _load(x[j]))
         for j in range(h.shape[0]):
@@ -132,12 +132,12 @@ def tanh_backward(
 
 @njit(**_OPTIONS)
 def relu_forward(
-    t: int, first: int, product_BH: Array, inputs_TBH: Array, hidden_TBH: Array, states_TBH: Array
+    t: int, first: int, product_BH: Array, table_MH: Array, ids_TB: Array, hidden_TBH: Array, states_TBH: Array
 ) -> None:
     """h = max(0, product + input); otherwise as `tanh_forward`."""
     for row in range(product_BH.shape[0]):
         b = first + row
-        p, x, h, s = product_BH[row], inputs_TBH[t, b], hidden_TBH[t, b], states_TBH[t + 1, b]
+        p, x, h, s = product_BH[row], table_MH[ids_TB[t, b]], hidden_TBH[t, b], states_TBH[t + 1, b]
         for j in range(h.shape[0]):
             total = _load(p[j]) + _load(x[j])
             h[j] = _0 if total < _0 else total  # in this order a NaN stays one
@@ -163,7 +163,8 @@ def gru_forward(
     t: int,
     first: int,
     product_B3: Array,
-    inputs_TB3: Array,
+    table_M3: Array,
+    ids_TB: Array,
     gates_TB3: Array,
     from_state_TBH: Array,
     hidden_TBH: Array,
@@ -176,7 +177,7 @@ def gru_forward(
     H = hidden_TBH.shape[2]
     for row in range(product_B3.shape[0]):
         b = first + row
-        p, x, g, u = product_B3[row], inputs_TB3[t, b], gates_TB3[t, b], from_state_TBH[t, b]
+        p, x, g, u = product_B3[row], table_M3[ids_TB[t, b]], gates_TB3[t, b], from_state_TBH[t, b]
         before, after, s = hidden_TBH[t, b], hidden_TBH[t + 1, b], states_TBH[t + 1, b]
         rz, r, z, n, p_n, x_n = g[: 2 * H], g[:H], g[H : 2 * H], g[2 * H :], p[2 * H :], x[2 * H :]
         for j in range(rz.shape[0]):
@@ -233,7 +234,8 @@ def lstm_forward(
     t: int,
     first: int,
     product_B4: Array,
-    inputs_TB4: Array,
+    table_M4: Array,
+    ids_TB: Array,
     gates_TB4: Array,
     cells_TBH: Array,
     squashed_TBH: Array,
@@ -249,7 +251,7 @@ def lstm_forward(
         b = first + row
         p, x, g, q, h, s = (
             product_B4[row],
-            inputs_TB4[t, b],
+            table_M4[ids_TB[t, b]],
             gates_TB4[t, b],
             squashed_TBH[t, b],
             hidden_BH[b],
@@ -319,3 +321,14 @@ def add_rows(first: int, values_BH: Array, sums_BH: Array) -> None:
         v, s = values_BH[row], sums_BH[first + row]
         for j in range(s.shape[0]):
             s[j] += _load(v[j])
+
+
+@njit(**_OPTIONS)
+def add_by_id(ids_TB: Array, values_TBG: Array, first: int, last: int, sums_MG: Array) -> None:
+    """sums[ids[t, b]] += values[t, b] for all t and b, in float32, in columns `first` to before `last` alone."""
+    T, B = ids_TB.shape
+    for t in range(T):
+        for b in range(B):
+            v, s = values_TBG[t, b, first:last], sums_MG[ids_TB[t, b], first:last]
+            for j in range(s.shape[0]):
+                s[j] += _load(v[j])

@@ -8,6 +8,7 @@ multiplied many times (models.products), each thread goes through time with rows
 Shape suffixes: T time steps, B rows, N = T B, X input, H hidden, P parts of a layer's state, G all gates' sums.
 """
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from models import walks
+from models import gates, walks
 from models.products import Weight, onednn_multiplies
 
 ONEDNN = torch.ops.mkldnn
@@ -31,9 +32,28 @@ def run_layer(layer: nn.RNNBase, values_BTX: Tensor, state_PBH: Tensor) -> tuple
 
     Products are in autocast's type where it is on, as are the outputs; state and gates are float32.
     """
+    return _run(layer, None, values_BTX.transpose(0, 1).flatten(0, 1), state_PBH, values_BTX.shape[1])
+
+
+def run_first_layer(
+    layer: nn.RNNBase, ids_BT: Tensor, embedding_VX: Tensor, state_PBH: Tensor
+) -> tuple[Tensor, Tensor]:
+    """As `run_layer` on the embeddings of ids [B, T].
+
+    Embedding and input weights together are one table [V, G], and so is their gradient: products of as many rows as
+    there are characters to know, where these are fewer than the ids.
+    """
+    if len(embedding_VX) > ids_BT.numel():
+        return run_layer(layer, F.embedding(ids_BT, embedding_VX), state_PBH)
+    return _run(layer, ids_BT.t().contiguous(), embedding_VX, state_PBH, ids_BT.shape[1])
+
+
+def _run(
+    layer: nn.RNNBase, ids_TB: Tensor | None, values_MX: Tensor, state_PBH: Tensor, T: int
+) -> tuple[Tensor, Tensor]:
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
     weights = (layer.weight_ih_l0, layer.weight_hh_l0, layer.bias_ih_l0, layer.bias_hh_l0)
-    outputs_TBH, last_PBH = _Sequence.apply(_cell(layer), values_BTX.transpose(0, 1), state_PBH, *weights, dtype)  # type: ignore[no-untyped-call]
+    outputs_TBH, last_PBH = _Sequence.apply(_cell(layer), T, ids_TB, values_MX, state_PBH, *weights, dtype)  # type: ignore[no-untyped-call]
     return outputs_TBH.transpose(0, 1), last_PBH
 
 
@@ -72,7 +92,9 @@ def _array(tensor: Tensor) -> NDArray[Any]:
 class _Cell(Protocol):
     """What differs between the cells. Both directions work through time with the recurrent weight that is given."""
 
-    def forward(self, inputs_TBG: Tensor, state_PBH: Tensor, weight: Weight) -> tuple[Tensor, Tensor, list[Tensor]]:
+    def forward(
+        self, ids_TB: Tensor, table_MG: Tensor, state_PBH: Tensor, weight: Weight
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """States [T + 1, B, H], the one before included; the last state [P, B, H]; what `backward` needs."""
 
     def backward(
@@ -87,9 +109,12 @@ class _Vanilla:
     def __init__(self, forward: Any, backward: Any) -> None:
         self._forward, self._backward = forward, backward
 
-    def forward(self, inputs_TBG: Tensor, state_PBH: Tensor, weight: Weight) -> tuple[Tensor, Tensor, list[Tensor]]:
-        states_TBH, hidden_TBH = _states(inputs_TBG, state_PBH), torch.empty(inputs_TBG.shape)
-        _walk(self._forward, weight, inputs_TBG, hidden_TBH, states_TBH)
+    def forward(
+        self, ids_TB: Tensor, table_MG: Tensor, state_PBH: Tensor, weight: Weight
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        (T, B), H = ids_TB.shape, state_PBH.shape[2]
+        states_TBH, hidden_TBH = _states(T, state_PBH, table_MG.dtype), torch.empty(T, B, H)
+        _walk(self._forward, weight, table_MG, ids_TB, hidden_TBH, states_TBH)
         return states_TBH, hidden_TBH[-1:].clone(), [hidden_TBH]
 
     def backward(
@@ -103,13 +128,15 @@ class _Vanilla:
 class _Gru:
     """Cho et al. 2014, with the reset gate after the product, as cuDNN and torch have it."""
 
-    def forward(self, inputs_TBG: Tensor, state_PBH: Tensor, weight: Weight) -> tuple[Tensor, Tensor, list[Tensor]]:
-        (T, B, G), H = inputs_TBG.shape, state_PBH.shape[2]
-        states_TBH = _states(inputs_TBG, state_PBH)
+    def forward(
+        self, ids_TB: Tensor, table_MG: Tensor, state_PBH: Tensor, weight: Weight
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        (T, B), G, H = ids_TB.shape, table_MG.shape[1], state_PBH.shape[2]
+        states_TBH = _states(T, state_PBH, table_MG.dtype)
         gates_TBG, from_state_TBH, hidden_TBH = torch.empty(T, B, G), torch.empty(T, B, H), torch.empty(T + 1, B, H)
         hidden_TBH[0] = state_PBH[0]
         kept = [gates_TBG, from_state_TBH, hidden_TBH]
-        _walk(walks.gru_forward, weight, inputs_TBG, *kept, states_TBH)
+        _walk(walks.gru_forward, weight, table_MG, ids_TB, *kept, states_TBH)
         return states_TBH, hidden_TBH[-1:].clone(), kept
 
     def backward(
@@ -125,13 +152,15 @@ class _Gru:
 class _Lstm:
     """Hochreiter and Schmidhuber 1997, with Gers' forget gate; the state's parts are hidden and cell."""
 
-    def forward(self, inputs_TBG: Tensor, state_PBH: Tensor, weight: Weight) -> tuple[Tensor, Tensor, list[Tensor]]:
-        (T, B, G), H = inputs_TBG.shape, state_PBH.shape[2]
-        states_TBH = _states(inputs_TBG, state_PBH)
+    def forward(
+        self, ids_TB: Tensor, table_MG: Tensor, state_PBH: Tensor, weight: Weight
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        (T, B), G, H = ids_TB.shape, table_MG.shape[1], state_PBH.shape[2]
+        states_TBH = _states(T, state_PBH, table_MG.dtype)
         gates_TBG, cells_TBH, squashed_TBH = torch.empty(T, B, G), torch.empty(T + 1, B, H), torch.empty(T, B, H)
         cells_TBH[0] = state_PBH[1]
         hidden_BH, kept = torch.empty(B, H), [gates_TBG, cells_TBH, squashed_TBH]
-        _walk(walks.lstm_forward, weight, inputs_TBG, *kept, hidden_BH, states_TBH)
+        _walk(walks.lstm_forward, weight, table_MG, ids_TB, *kept, hidden_BH, states_TBH)
         return states_TBH, torch.stack((hidden_BH, cells_TBH[-1])), kept
 
     def backward(
@@ -145,9 +174,9 @@ class _Lstm:
         return d_sums_TB4, d_sums_TB4, d_state_PBH
 
 
-def _states(inputs_TBG: Tensor, state_PBH: Tensor) -> Tensor:
+def _states(T: int, state_PBH: Tensor, dtype: torch.dtype) -> Tensor:
     """Room for the hidden states in training's precision [T + 1, B, H], the first of them in place."""
-    states_TBH = torch.empty(len(inputs_TBG) + 1, *state_PBH.shape[1:], dtype=inputs_TBG.dtype)
+    states_TBH = torch.empty(T + 1, *state_PBH.shape[1:], dtype=dtype)
     states_TBH[0] = state_PBH[0]
     return states_TBH
 
@@ -160,22 +189,40 @@ def _walk(through: Any, weight: Weight, *tensors: Tensor) -> None:
     """Have each thread go one of models.walks with rows of its own: they never wait for one another before the end.
 
     The threads of one product would wait at every time step, spinning, and for a whole slice of time beside any other
-    busy process. New threads each time: they cost 0.1 ms and inherit how this one treats denormal numbers.
+    busy process.
     """
     rows, arrays = tensors[-1].shape[-2], [_array(tensor) for tensor in tensors]
-    threads, parts = torch.get_num_threads(), _threads_for(rows)
-    if parts == 1:
-        through(weight.numbers, 0, rows, *arrays)
-        return
+    _in_threads(lambda first, last: through(weight.numbers, first, last, *arrays), rows, _threads_for(rows))
 
-    def work(part: int) -> None:
+
+def _sums_by_id(ids_TB: Tensor, values_TBG: Tensor, M: int) -> Tensor:
+    """The sum of values over all places with the same id, float32 [M, G]. Each thread has columns of its own."""
+    G = values_TBG.shape[2]
+    sums_MG = torch.zeros(M, G)
+    arrays = [_array(tensor) for tensor in (ids_TB, values_TBG, sums_MG)]
+    ids, values, sums = arrays
+    _in_threads(lambda first, last: gates.add_by_id(ids, values, first, last, sums), G, torch.get_num_threads())
+    return sums_MG
+
+
+def _in_threads(work: Callable[[int, int], None], count: int, parts: int) -> None:
+    """Do `work(first, last)` for `count` things in so many threads, each with adjacent things of its own.
+
+    New threads each time: they cost 0.3 ms and inherit how this one treats denormal numbers.
+    """
+    threads = torch.get_num_threads()
+
+    def do(part: int) -> None:
         torch.set_num_threads(threads // parts)
-        through(weight.numbers, part * rows // parts, (part + 1) * rows // parts, *arrays)
+        work(part * count // parts, (part + 1) * count // parts)
 
+    if parts == 1:
+        work(0, count)
+        return
     try:
         with ThreadPoolExecutor(parts - 1) as pool:
-            others = [pool.submit(work, part) for part in range(1, parts)]
-            work(0)  # this thread too: it keeps its core, and the others are given the idle ones
+            others = [pool.submit(do, part) for part in range(1, parts)]
+            do(0)  # this thread too: it keeps its core, and the others are given the idle ones
             for other in others:
                 other.result()
     finally:
@@ -196,11 +243,15 @@ def _cell(layer: nn.RNNBase) -> _Cell:
 
 
 class _Sequence(torch.autograd.Function):
+    """A layer over the rows of `values_MX` that ids name, or over all of them, T times B, where there are no ids."""
+
     @staticmethod
     def forward(
         ctx: Any,
         cell: _Cell,
-        values_TBX: Tensor,
+        T: int,
+        ids_TB: Tensor | None,
+        values_MX: Tensor,
         state_PBH: Tensor,
         weight_ih: Tensor,
         weight_hh: Tensor,
@@ -208,41 +259,44 @@ class _Sequence(torch.autograd.Function):
         bias_hh: Tensor,
         dtype: torch.dtype,
     ) -> tuple[Tensor, Tensor]:
-        T, B, _ = values_TBX.shape
-        inputs_NX = values_TBX.to(dtype).flatten(0, 1)
-        inputs_TBG = _linear(inputs_NX, weight_ih.to(dtype), bias_ih.to(dtype)).view(T, B, -1)
+        B = state_PBH.shape[1]
+        table_MG = _linear(values_MX.to(dtype), weight_ih.to(dtype), bias_ih.to(dtype))
+        every_TB = torch.arange(T * B).view(T, B) if ids_TB is None else ids_TB
         recurrent = Weight(weight_hh.to(dtype), bias_hh.to(dtype), B // _threads_for(B))
-        states_TBH, last_PBH, kept = cell.forward(inputs_TBG, state_PBH, recurrent)
-        ctx.save_for_backward(inputs_NX, weight_ih, weight_hh, states_TBH, *kept)
-        ctx.cell, ctx.values_dtype = cell, values_TBX.dtype
+        states_TBH, last_PBH, kept = cell.forward(every_TB, table_MG, state_PBH, recurrent)
+        ctx.save_for_backward(ids_TB, values_MX, weight_ih, weight_hh, states_TBH, *kept)
+        ctx.cell = cell
         return states_TBH[1:], last_PBH
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         d_outputs_TBH, d_last_PBH = gradients
-        inputs_NX, weight_ih, weight_hh, states_TBH, *kept = ctx.saved_tensors
-        T, B, _ = d_outputs_TBH.shape
-        dtype = inputs_NX.dtype
+        ids_TB, values_MX, weight_ih, weight_hh, states_TBH, *kept = ctx.saved_tensors
+        dtype = states_TBH.dtype
+        B = d_outputs_TBH.shape[1]
         recurrent = Weight(weight_hh.to(dtype).t().contiguous(), None, B // _threads_for(B))
         d_from_input_TBG, d_from_state_TBG, d_state_PBH = ctx.cell.backward(
             d_outputs_TBH.contiguous(), d_last_PBH.contiguous(), kept, recurrent
         )
-        d_from_input_NG, d_from_state_NG = d_from_input_TBG.flatten(0, 1), d_from_state_TBG.flatten(0, 1)
-        d_bias_hh = _column_sums(d_from_state_NG)
-        d_weight_hh = _product(d_from_state_NG.t(), states_TBH[:-1].flatten(0, 1))
-        d_weight_ih = _product(d_from_input_NG.t(), inputs_NX)
+        d_from_state_NG = d_from_state_TBG.flatten(0, 1)
+        if ids_TB is None:
+            d_table_MG = d_from_input_TBG.flatten(0, 1)
+        else:
+            d_table_MG = _sums_by_id(ids_TB, d_from_input_TBG, len(values_MX))
+        d_bias_ih = _column_sums(d_table_MG)
+        d_weight_ih = _product(d_table_MG.t(), values_MX.to(d_table_MG.dtype))
         # A GRU's input gives the blocks n, r, z; parameters have them as r, z, n.
         turn = 0 if d_from_input_TBG is d_from_state_TBG else len(weight_ih) // 3
-        d_bias_ih = d_bias_hh if not turn else _column_sums(d_from_input_NG).roll(-turn)
-        d_values_NX = _product(d_from_input_NG, weight_ih.to(dtype).roll(turn, 0))
         return (
             None,
-            d_values_NX.view(T, B, -1).to(ctx.values_dtype),
+            None,
+            None,
+            _product(d_table_MG, weight_ih.to(d_table_MG.dtype).roll(turn, 0)).to(values_MX.dtype),
             d_state_PBH,
             d_weight_ih.roll(-turn, 0) if turn else d_weight_ih,
-            d_weight_hh,
-            d_bias_ih,
-            d_bias_hh,
+            _product(d_from_state_NG.t(), states_TBH[:-1].flatten(0, 1)),
+            d_bias_ih.roll(-turn) if turn else d_bias_ih,
+            _column_sums(d_from_state_NG) if turn else d_bias_ih,
             None,
         )

@@ -8,9 +8,11 @@ G gates, P parts of a layer's state (1; for the LSTM 2: hidden, cell).
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from models.config import GATES, ModelConfig
 
@@ -51,13 +53,14 @@ class CharRNN(nn.Module):
         `softmax(logits_BTV[b, t])` is the distribution of the character after `ids_BT[b, t]`. Under autocast products
         are in its type; what is returned is float32 all the same.
         """
-        values_BTX = self.embedding(ids_BT)
-        states: list[Tensor] = []
-        for layer, state_PBH in zip(self.layers, state_LPBH, strict=True):
-            if self.fast and values_BTX.device.type == "cpu" and ids_BT.shape[1] > 1:
-                values_BTX, after_PBH = _run_fast(layer, values_BTX, state_PBH)
-            else:
-                values_BTX, after_PBH = _run(layer, values_BTX, state_PBH)
+        if self.fast and ids_BT.device.type == "cpu" and ids_BT.shape[1] > 1:
+            run, run_first = _fast()
+        else:
+            run, run_first = _run, _run_first
+        values_BTX, after_PBH = run_first(self.layers[0], ids_BT, self.embedding.weight, state_LPBH[0])
+        values_BTX, states = self.dropout(values_BTX), [after_PBH]
+        for layer, state_PBH in zip(self.layers[1:], state_LPBH[1:], strict=True):
+            values_BTX, after_PBH = run(layer, values_BTX, state_PBH)
             values_BTX = self.dropout(values_BTX)
             states.append(after_PBH)
         return self.output(values_BTX).float(), torch.stack(states).float()
@@ -78,11 +81,15 @@ def _layer(config: ModelConfig, width: int) -> nn.RNNBase:
     return nn.RNN(width, config.hidden_size, nonlinearity=nonlinearity, batch_first=True)
 
 
-def _run_fast(layer: nn.Module, values_BTX: Tensor, state_PBH: Tensor) -> tuple[Tensor, Tensor]:
-    from models.recurrence import run_layer  # it brings a compiler along, which generation does without
+def _fast() -> tuple[Any, Any]:
+    from models.recurrence import run_first_layer, run_layer  # they bring a compiler along, which generation lacks
 
-    assert isinstance(layer, nn.RNNBase)
-    return run_layer(layer, values_BTX, state_PBH)
+    return run_layer, run_first_layer
+
+
+def _run_first(layer: nn.Module, ids_BT: Tensor, embedding_VX: Tensor, state_PBH: Tensor) -> tuple[Tensor, Tensor]:
+    """As `_run`, on the embeddings of ids."""
+    return _run(layer, F.embedding(ids_BT, embedding_VX), state_PBH)
 
 
 def _run(layer: nn.Module, values_BTX: Tensor, state_PBH: Tensor) -> tuple[Tensor, Tensor]:

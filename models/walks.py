@@ -21,11 +21,13 @@ _OPTIONS: dict[str, Any] = {"error_model": "numpy", "cache": True, "nogil": True
 
 
 @njit(**_OPTIONS)
-def tanh_forward(weight: Array, first: int, last: int, inputs_TBH: Array, hidden_TBH: Array, states_TBH: Array) -> None:
+def tanh_forward(
+    weight: Array, first: int, last: int, table_MH: Array, ids_TB: Array, hidden_TBH: Array, states_TBH: Array
+) -> None:
     room = np.empty(ROOM, np.int64)
-    for t in range(inputs_TBH.shape[0]):
+    for t in range(ids_TB.shape[0]):
         product_BH = multiply(weight, states_TBH[t, first:last], room)
-        gates.tanh_forward(t, first, product_BH, inputs_TBH, hidden_TBH, states_TBH)
+        gates.tanh_forward(t, first, product_BH, table_MH, ids_TB, hidden_TBH, states_TBH)
         release(weight, room)
 
 
@@ -51,11 +53,13 @@ def tanh_backward(
 
 
 @njit(**_OPTIONS)
-def relu_forward(weight: Array, first: int, last: int, inputs_TBH: Array, hidden_TBH: Array, states_TBH: Array) -> None:
+def relu_forward(
+    weight: Array, first: int, last: int, table_MH: Array, ids_TB: Array, hidden_TBH: Array, states_TBH: Array
+) -> None:
     room = np.empty(ROOM, np.int64)
-    for t in range(inputs_TBH.shape[0]):
+    for t in range(ids_TB.shape[0]):
         product_BH = multiply(weight, states_TBH[t, first:last], room)
-        gates.relu_forward(t, first, product_BH, inputs_TBH, hidden_TBH, states_TBH)
+        gates.relu_forward(t, first, product_BH, table_MH, ids_TB, hidden_TBH, states_TBH)
         release(weight, room)
 
 
@@ -85,16 +89,17 @@ def gru_forward(
     weight: Array,
     first: int,
     last: int,
-    inputs_TB3: Array,
+    table_M3: Array,
+    ids_TB: Array,
     gates_TB3: Array,
     from_state_TBH: Array,
     hidden_TBH: Array,
     states_TBH: Array,
 ) -> None:
     room = np.empty(ROOM, np.int64)
-    for t in range(inputs_TB3.shape[0]):
+    for t in range(ids_TB.shape[0]):
         product_B3 = multiply(weight, states_TBH[t, first:last], room)
-        gates.gru_forward(t, first, product_B3, inputs_TB3, gates_TB3, from_state_TBH, hidden_TBH, states_TBH)
+        gates.gru_forward(t, first, product_B3, table_M3, ids_TB, gates_TB3, from_state_TBH, hidden_TBH, states_TBH)
         release(weight, room)
 
 
@@ -129,7 +134,8 @@ def lstm_forward(
     weight: Array,
     first: int,
     last: int,
-    inputs_TB4: Array,
+    table_M4: Array,
+    ids_TB: Array,
     gates_TB4: Array,
     cells_TBH: Array,
     squashed_TBH: Array,
@@ -137,9 +143,11 @@ def lstm_forward(
     states_TBH: Array,
 ) -> None:
     room = np.empty(ROOM, np.int64)
-    for t in range(inputs_TB4.shape[0]):
+    for t in range(ids_TB.shape[0]):
         product_B4 = multiply(weight, states_TBH[t, first:last], room)
-        gates.lstm_forward(t, first, product_B4, inputs_TB4, gates_TB4, cells_TBH, squashed_TBH, hidden_BH, states_TBH)
+        gates.lstm_forward(
+            t, first, product_B4, table_M4, ids_TB, gates_TB4, cells_TBH, squashed_TBH, hidden_BH, states_TBH
+        )
         release(weight, room)
 
 
