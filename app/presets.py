@@ -4,6 +4,7 @@ Knows no HTTP and no store. Invariant: what `resolve` returns is complete and va
 is trained; a setting that was given is never changed.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -17,7 +18,7 @@ Preset = Literal["auto", "tiny", "small", "medium", "large"]
 
 SIZES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
-        "tiny": {"hidden_size": 128, "embedding_size": 32},
+        "tiny": {"hidden_size": 256},
         "small": {"hidden_size": 384},
         "medium": {"hidden_size": 512},
         "large": {"hidden_size": 1024, "num_layers": 2, "embedding_size": 128},
@@ -29,6 +30,8 @@ SMALL_CORPUS_CHARACTERS = 100_000
 SHORT_BUDGET_MINUTES = 2.0
 """Up to here `auto` is `small` too, on a CPU: one minute on one core makes of tiny Shakespeare 1.460 nats with 1x384,
 1.468 with 1x512, 1.469 with 1x256 (docs/recipe.md)."""
+SHORTEST_BUDGET_MINUTES = 0.25
+"""Up to here it is `tiny`: in seconds the network that reads most is ahead."""
 
 LEARNING_RATES = ((256, 6e-3), (384, 5e-3), (512, 4e-3), (1024, 3e-3))
 """(hidden size up to, peak learning rate): the wider, the lower. Each of the four cells learnt well at 256 with its."""
@@ -76,8 +79,10 @@ def _with_rate(course: TrainingConfig, config: ModelConfig, given: Mapping[str, 
 
 
 def _automatic(training: TrainingConfig, corpus_characters: int, *, on_gpu: bool) -> Preset:
-    short = training.minutes is not None and training.minutes <= SHORT_BUDGET_MINUTES and not on_gpu
-    return "small" if short or corpus_characters < SMALL_CORPUS_CHARACTERS else "medium"
+    minutes = math.inf if on_gpu or training.minutes is None else training.minutes
+    if minutes <= SHORTEST_BUDGET_MINUTES:
+        return "tiny"
+    return "small" if minutes <= SHORT_BUDGET_MINUTES or corpus_characters < SMALL_CORPUS_CHARACTERS else "medium"
 
 
 def learning_rate(model: ModelConfig) -> float:

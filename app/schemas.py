@@ -197,7 +197,8 @@ class JobRequest(Request):
     preset: Preset = Field(
         default="auto",
         description="Size of the network: tiny is one layer of 128, small of 256, medium of 512, large two of 1,024. "
-        "auto is medium, or small for a corpus under 100,000 characters or, on a CPU, a budget of at most 2 minutes.",
+        "auto is medium, or small for a corpus under 100,000 characters or, on a CPU, a budget of at most 2 minutes, or "
+        "tiny for one of at most 15 seconds.",
     )
     from_checkpoint: Text | None = Field(
         default=None,

@@ -175,7 +175,7 @@ class TrainingConfig(_Record):
     """Budget in minutes of training, evaluations included."""
     batch_size: int = 32
     """Lanes: parallel readers of the corpus, 1 to 4,096."""
-    sequence_length: int = 64
+    sequence_length: int = 32
     """Characters between two truncations of backpropagation through time, 1 to 4,096."""
     learning_rate: float = 4e-3
     """Peak of the schedule: linear warm-up, then a cosine to 2 % of it."""

@@ -3,7 +3,7 @@
 import pytest
 
 from app.negotiation import preferred
-from app.presets import SHORT_BUDGET_MINUTES, SMALL_CORPUS_CHARACTERS, resolve
+from app.presets import SHORT_BUDGET_MINUTES, SHORTEST_BUDGET_MINUTES, SMALL_CORPUS_CHARACTERS, resolve
 from models.config import ModelConfig
 
 TYPES = ("application/json", "text/csv")
@@ -11,7 +11,7 @@ TYPES = ("application/json", "text/csv")
 
 @pytest.mark.parametrize(
     ("preset", "size"),
-    [("tiny", (128, 1)), ("small", (384, 1)), ("medium", (512, 1)), ("large", (1024, 2)), ("auto", (512, 1))],
+    [("tiny", (256, 1)), ("small", (384, 1)), ("medium", (512, 1)), ("large", (1024, 2)), ("auto", (512, 1))],
 )
 def test_a_preset_is_a_size(preset: str, size: tuple[int, int]) -> None:
     model, _ = resolve(preset, {}, {"minutes": 10}, SMALL_CORPUS_CHARACTERS)  # type: ignore[arg-type]
@@ -20,7 +20,10 @@ def test_a_preset_is_a_size(preset: str, size: tuple[int, int]) -> None:
 
 
 def test_auto_is_the_default_network_but_small_for_a_small_corpus_or_little_time() -> None:
-    small = ModelConfig(hidden_size=384)
+    small, tiny = ModelConfig(hidden_size=384), ModelConfig(hidden_size=256)
+    assert resolve("auto", {}, {"minutes": SHORTEST_BUDGET_MINUTES}, 10**9)[0] == tiny
+    assert resolve("auto", {}, {"minutes": SHORTEST_BUDGET_MINUTES + 0.01}, 10**9)[0] == small
+    assert resolve("auto", {}, {"minutes": SHORTEST_BUDGET_MINUTES}, 10**9, on_gpu=True)[0] == ModelConfig()
     assert resolve("auto", {}, {"epochs": 5}, SMALL_CORPUS_CHARACTERS)[0] == ModelConfig()
     assert resolve("auto", {}, {"epochs": 5}, SMALL_CORPUS_CHARACTERS - 1)[0] == small
     assert resolve("auto", {}, {"minutes": SHORT_BUDGET_MINUTES}, 10**9)[0] == small

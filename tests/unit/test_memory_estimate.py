@@ -35,7 +35,7 @@ def test_the_estimate_grows_with_everything_that_costs_some() -> None:
 
 
 def test_a_short_text_fills_few_lanes_and_needs_no_memory_for_more() -> None:
-    model, many, few = ModelConfig(hidden_size=16), TrainingConfig(batch_size=4096), TrainingConfig(batch_size=8)
+    model, many, few = ModelConfig(hidden_size=16), TrainingConfig(batch_size=4096), TrainingConfig(batch_size=16)
 
     assert memory_bytes(model, many, 65, 600) == memory_bytes(model, few, 65, 600)
     assert memory_bytes(model, many, 65, 6_000) > memory_bytes(model, few, 65, 6_000)
