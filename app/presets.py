@@ -33,6 +33,11 @@ SHORT_BUDGET_MINUTES = 2.0
 SHORTEST_BUDGET_MINUTES = 0.25
 """Up to here it is `tiny`: in seconds the network that reads most is ahead."""
 
+DROPOUT, MANY_PASSES, DROPOUT_OF_MANY_PASSES = 0.1, 10.0, 0.4
+"""From so many passes over a text a network begins to learn it by heart with the usual dropout (docs/recipe.md)."""
+CPU_CHARACTERS_PER_MINUTE, GPU_CHARACTERS_PER_MINUTE = 2_500_000, 25_000_000
+"""What a budget in minutes is taken to read, to tell how many passes it makes: 1x512 on two cores; ten times that."""
+
 LEARNING_RATES = ((256, 6e-3), (384, 5e-3), (512, 4e-3), (1024, 3e-3))
 """(hidden size up to, peak learning rate): the wider, the lower. Each of the four cells learnt well at 256 with its."""
 WIDEST_LEARNING_RATE = 2e-3
@@ -53,7 +58,8 @@ def resolve(
     course = _named("training", TrainingConfig, training)
     if preset == "auto":
         preset = _automatic(course, corpus_characters, on_gpu=on_gpu)
-    config = _named("model", ModelConfig, {**SIZES[preset], **model})
+    dropout = _dropout(course, corpus_characters, on_gpu=on_gpu)
+    config = _named("model", ModelConfig, {**SIZES[preset], "dropout": dropout, **model})
     return config, _with_rate(course, config, training)
 
 
@@ -83,6 +89,18 @@ def _automatic(training: TrainingConfig, corpus_characters: int, *, on_gpu: bool
     if minutes <= SHORTEST_BUDGET_MINUTES:
         return "tiny"
     return "small" if minutes <= SHORT_BUDGET_MINUTES or corpus_characters < SMALL_CORPUS_CHARACTERS else "medium"
+
+
+def _dropout(training: TrainingConfig, corpus_characters: int, *, on_gpu: bool) -> float:
+    """By how many passes the budget is likely to make."""
+    if training.epochs is not None:
+        passes = training.epochs
+    else:
+        characters: float = (training.steps or 0) * training.batch_size * training.sequence_length
+        if training.minutes is not None:
+            characters = training.minutes * (GPU_CHARACTERS_PER_MINUTE if on_gpu else CPU_CHARACTERS_PER_MINUTE)
+        passes = characters / max(1, corpus_characters - training.validation_characters(corpus_characters))
+    return DROPOUT if passes < MANY_PASSES else DROPOUT_OF_MANY_PASSES
 
 
 def learning_rate(model: ModelConfig) -> float:

@@ -39,16 +39,21 @@ Asker = Callable[[Any], Any]
 
 
 @contextlib.contextmanager
-def conversation(module: str, request: dict[str, Any], environment: Mapping[str, str]) -> Iterator[Asker]:
-    """A child that answers one question after another, until the conversation ends. Raises EOFError if it is gone."""
+def conversation(module: str, request: dict[str, Any], environment: Mapping[str, str | None]) -> Iterator[Asker]:
+    """A child that answers one question after another, until the conversation ends. Raises EOFError if it is gone.
+
+    Its environment is the caller's, changed as is said; None takes a variable out.
+    """
     command = [sys.executable, "-m", module, json.dumps(request)]
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, env=os.environ | environment, stdin=pipe, stdout=pipe, text=True) as process:
+    changed = {name: value for name, value in (os.environ | environment).items() if value is not None}
+    with subprocess.Popen(command, env=changed, stdin=pipe, stdout=pipe, text=True) as process:
         assert process.stdin is not None
         assert process.stdout is not None
 
         def put(question: Any) -> Any:
-            print(json.dumps(question), file=process.stdin, flush=True)
+            with contextlib.suppress(BrokenPipeError):  # it is gone: there is no answer either
+                print(json.dumps(question), file=process.stdin, flush=True)
             line = process.stdout.readline()
             if not line:
                 raise EOFError(f"{module} ended with {process.wait()}")

@@ -83,7 +83,7 @@ def measure_speed(options: Options) -> list[Report]:
     wanted, seconds = precisions(options.precision), SECONDS[options.extent]
     with (
         child.conversation("benchmarks.speed", {"threads": options.threads}, TRAINING_ENVIRONMENT) as ours,
-        child.conversation("benchmarks.speed", {"threads": options.threads}, KEEP_MEMORY) as reference,
+        child.conversation("benchmarks.speed", {"threads": options.threads}, REFERENCE_ENVIRONMENT) as reference,
     ):
         rows = tuple(row for case in cases(options.extent) for row in _rows(case, wanted, seconds, ours, reference))
     columns = ("network", "batch", "precision", "characters/s", "of peak, GFLOP/s", "x plain", "x tutorial", "bars")
@@ -98,6 +98,8 @@ def measure_speed(options: Options) -> list[Report]:
 
 
 STEPS_OF_A_TURN = 3
+REFERENCE_ENVIRONMENT = {**KEEP_MEMORY, "OMP_WAIT_POLICY": None, "GOMP_SPINCOUNT": None}
+"""PyTorch's own layers have the allocator's setting that ours have, and threads that wait as threads do untold."""
 REST_SECONDS = 0.02
 """Before each turn: threads of the other process that wait spinning are asleep by then."""
 

@@ -20,10 +20,12 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic, overload
 
+from models.machine_code import compiled
+
 Array = np.ndarray[Any, Any]
 
-# Fused multiply and add, and no error checks; never "no NaNs", which would hide a divergence.
-_OPTIONS: dict[str, Any] = {"fastmath": {"contract", "nsz"}, "error_model": "numpy", "cache": True, "nogil": True}
+# Fused multiply and add; never "no NaNs", which would hide a divergence.
+_FASTMATH = {"contract", "nsz"}
 
 _0, _1, _2 = np.float32(0), np.float32(1), np.float32(2)
 _LOG2_E = np.float32(math.log2(math.e))
@@ -49,7 +51,7 @@ def _bits_of_float(_context: Any, value: Any) -> Any:
     return types.uint32(types.float32), generate
 
 
-@njit(inline="always", fastmath=_OPTIONS["fastmath"], error_model="numpy")
+@njit(inline="always", fastmath=_FASTMATH, error_model="numpy")
 def sigmoid(x):
     """1 / (1 + exp(-x)) to 1e-7, and to 4e-6 of itself.
 
@@ -65,7 +67,7 @@ def sigmoid(x):
     return _1 / (_1 + power * scale)
 
 
-@njit(inline="always", fastmath=_OPTIONS["fastmath"], error_model="numpy")
+@njit(inline="always", fastmath=_FASTMATH, error_model="numpy")
 def tanh(x):
     """By the sigmoid: to 2e-7, absolutely."""
     return _2 * sigmoid(_2 * x) - _1
@@ -94,7 +96,10 @@ def _compile_store(row, j, value):
         def store_bfloat16(row, j, value):
             bits = _bits_of_float(value)  # rounded to nearest, ties to even
             even = (bits >> np.uint32(16)) & np.uint32(1)
-            row[j] = np.uint16((bits + np.uint32(0x7FFF) + even) >> np.uint32(16))
+            # A NaN is not rounded, which could make it a number: it is cut and keeps the bit that says what it is.
+            number = np.uint32(value == value)
+            rounded = (bits + number * (np.uint32(0x7FFF) + even)) >> np.uint32(16)
+            row[j] = np.uint16(rounded | ((np.uint32(1) - number) << np.uint32(6)))
 
         return store_bfloat16
 
@@ -104,7 +109,7 @@ def _compile_store(row, j, value):
     return store_float32
 
 
-@njit(**_OPTIONS)
+@compiled(fastmath=_FASTMATH)
 def tanh_forward(
     t: int, first: int, product_BH: Array, table_MH: Array, ids_TB: Array, hidden_TBH: Array, states_TBH: Array
 ) -> None:
@@ -118,7 +123,7 @@ def tanh_forward(
             _store(s, j, h[j])
 
 
-@njit(**_OPTIONS)
+@compiled(fastmath=_FASTMATH)
 def tanh_backward(
     t: int, first: int, back_BH: Array, d_outputs_TBH: Array, hidden_TBH: Array, d_sums_TBH: Array
 ) -> None:
@@ -130,7 +135,7 @@ def tanh_backward(
             _store(d, j, (_load(k[j]) + _load(o[j])) * (_1 - h[j] * h[j]))
 
 
-@njit(**_OPTIONS)
+@compiled(fastmath=_FASTMATH)
 def relu_forward(
     t: int, first: int, product_BH: Array, table_MH: Array, ids_TB: Array, hidden_TBH: Array, states_TBH: Array
 ) -> None:
@@ -145,7 +150,7 @@ def relu_forward(
             _store(s, j, h[j])
 
 
-@njit(**_OPTIONS)
+@compiled(fastmath=_FASTMATH)
 def relu_backward(
     t: int, first: int, back_BH: Array, d_outputs_TBH: Array, hidden_TBH: Array, d_sums_TBH: Array
 ) -> None:
@@ -158,7 +163,7 @@ def relu_backward(
             _store(d, j, passed if h[j] > _0 else _0)
 
 
-@njit(**_OPTIONS)
+@compiled(fastmath=_FASTMATH)
 def gru_forward(
     t: int,
     first: int,
@@ -191,7 +196,7 @@ def gru_forward(
             _store(s, j, h)
 
 
-@njit(**_OPTIONS)
+@compiled(fastmath=_FASTMATH)
 def gru_backward(
     t: int,
     first: int,
@@ -229,7 +234,7 @@ def gru_backward(
             d[j] *= z[j]
 
 
-@njit(**_OPTIONS)
+@compiled(fastmath=_FASTMATH)
 def lstm_forward(
     t: int,
     first: int,
@@ -275,7 +280,7 @@ def lstm_forward(
             _store(s, j, h[j])
 
 
-@njit(**_OPTIONS)
+@compiled(fastmath=_FASTMATH)
 def lstm_backward(
     t: int,
     first: int,
@@ -314,7 +319,7 @@ def lstm_backward(
             d[j] *= f[j]
 
 
-@njit(**_OPTIONS)
+@compiled(fastmath=_FASTMATH)
 def add_rows(first: int, values_BH: Array, sums_BH: Array) -> None:
     """Add to the rows of float32 sums from `first` on."""
     for row in range(values_BH.shape[0]):
@@ -323,7 +328,7 @@ def add_rows(first: int, values_BH: Array, sums_BH: Array) -> None:
             s[j] += _load(v[j])
 
 
-@njit(**_OPTIONS)
+@compiled(fastmath=_FASTMATH)
 def add_by_id(ids_TB: Array, values_TBG: Array, first: int, last: int, sums_MG: Array) -> None:
     """sums[ids[t, b]] += values[t, b] for all t and b, in float32, in columns `first` to before `last` alone."""
     T, B = ids_TB.shape

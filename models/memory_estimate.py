@@ -60,11 +60,11 @@ def _kept_bytes(model: ModelConfig, training: TrainingConfig, vocabulary_size: i
     # Which precision `auto` is only the device knows: the smaller one, for a lower bound.
     number_bytes = 4 if training.precision == "float32" else 2
     if device.startswith("cuda"):
-        unit_bytes = (GATES[model.cell] + 1) * number_bytes
-    else:
-        unit_bytes = 4 * KEPT_ON_CPU[model.cell] + number_bytes
+        unit_bytes, embedding_bytes = (GATES[model.cell] + 1) * number_bytes, number_bytes * model.embedding_size
+    else:  # embeddings are looked up, not kept
+        unit_bytes, embedding_bytes = 4 * KEPT_ON_CPU[model.cell] + number_bytes, 0
     layers_bytes = model.num_layers * model.hidden_size * unit_bytes
-    return number_bytes * model.embedding_size + layers_bytes + LOGIT_BYTES * vocabulary_size
+    return embedding_bytes + layers_bytes + LOGIT_BYTES * vocabulary_size
 
 
 def available_memory_bytes() -> int:

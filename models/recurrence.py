@@ -5,7 +5,8 @@ time step are one pass over the memory (models.gates), the recurrent weights are
 multiplied many times (models.products), each thread goes through time with rows of its own in one compiled call
 (models.walks), and the weights' gradient is one product over all time steps.
 
-Shape suffixes: T time steps, B rows, N = T B, X input, H hidden, P parts of a layer's state, G all gates' sums.
+Shape suffixes: T time steps, B rows, N = T B, V vocabulary, M rows of a table, X input, H hidden, P parts of a layer's
+state, G all gates' sums, K any width.
 """
 
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from models import gates, walks
-from models.products import Weight, onednn_multiplies
+from models.products import Weight, onednn_multiplies, refusal
 
 ONEDNN = torch.ops.mkldnn
 
@@ -43,6 +44,9 @@ def run_first_layer(
     Embedding and input weights together are one table [V, G], and so is their gradient: products of as many rows as
     there are characters to know, where these are fewer than the ids.
     """
+    lowest, highest = torch.aminmax(ids_BT)
+    if lowest < 0 or highest >= len(embedding_VX):
+        raise IndexError(f"ids from {lowest} to {highest}, of {len(embedding_VX)} characters that are known")
     if len(embedding_VX) > ids_BT.numel():
         return run_layer(layer, F.embedding(ids_BT, embedding_VX), state_PBH)
     return _run(layer, ids_BT.t().contiguous(), embedding_VX, state_PBH, ids_BT.shape[1])
@@ -188,11 +192,18 @@ def _threads_for(rows: int) -> int:
 def _walk(through: Any, weight: Weight, *tensors: Tensor) -> None:
     """Have each thread go one of models.walks with rows of its own: they never wait for one another before the end.
 
-    The threads of one product would wait at every time step, spinning, and for a whole slice of time beside any other
-    busy process.
+    The threads of one product would wait at every time step, and for a whole slice of time beside any other busy
+    process.
     """
     rows, arrays = tensors[-1].shape[-2], [_array(tensor) for tensor in tensors]
-    _in_threads(lambda first, last: through(weight.numbers, first, last, *arrays), rows, _threads_for(rows))
+
+    def go(first: int, last: int) -> None:
+        try:
+            through(weight.numbers, first, last, *arrays)
+        except RuntimeError as error:
+            raise refusal() from error  # compiled code raises what it knew when it was compiled, no more
+
+    _in_threads(go, rows, _threads_for(rows))
 
 
 def _sums_by_id(ids_TB: Tensor, values_TBG: Tensor, M: int) -> Tensor:
@@ -208,12 +219,12 @@ def _sums_by_id(ids_TB: Tensor, values_TBG: Tensor, M: int) -> Tensor:
 def _in_threads(work: Callable[[int, int], None], count: int, parts: int) -> None:
     """Do `work(first, last)` for `count` things in so many threads, each with adjacent things of its own.
 
-    New threads each time: they cost 0.3 ms and inherit how this one treats denormal numbers.
+    New threads each time: they cost 0.3 ms and, on Linux, inherit how this one treats denormal numbers.
     """
     threads = torch.get_num_threads()
 
     def do(part: int) -> None:
-        torch.set_num_threads(threads // parts)
+        torch.set_num_threads(1)  # more in each product would wait for one another at every time step
         work(part * count // parts, (part + 1) * count // parts)
 
     if parts == 1:
@@ -242,6 +253,60 @@ def _cell(layer: nn.RNNBase) -> _Cell:
     return _RELU if layer.mode == "RNN_RELU" else _TANH
 
 
+def _forward(
+    ctx: Any,
+    cell: _Cell,
+    T: int,
+    ids_TB: Tensor | None,
+    values_MX: Tensor,
+    state_PBH: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor,
+    bias_hh: Tensor,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor]:
+    B = state_PBH.shape[1]
+    table_MG = _linear(values_MX.to(dtype), weight_ih.to(dtype), bias_ih.to(dtype))
+    every_TB = torch.arange(T * B).view(T, B) if ids_TB is None else ids_TB
+    recurrent = Weight(weight_hh.to(dtype), bias_hh.to(dtype), B // _threads_for(B))
+    states_TBH, last_PBH, kept = cell.forward(every_TB, table_MG, state_PBH, recurrent)
+    ctx.save_for_backward(ids_TB, values_MX, weight_ih, weight_hh, states_TBH, *kept)
+    ctx.cell = cell
+    return states_TBH[1:], last_PBH
+
+
+def _backward(ctx: Any, d_outputs_TBH: Tensor, d_last_PBH: Tensor) -> tuple[Tensor | None, ...]:
+    ids_TB, values_MX, weight_ih, weight_hh, states_TBH, *kept = ctx.saved_tensors
+    dtype = states_TBH.dtype
+    B = d_outputs_TBH.shape[1]
+    recurrent = Weight(weight_hh.to(dtype).t().contiguous(), None, B // _threads_for(B))
+    d_from_input_TBG, d_from_state_TBG, d_state_PBH = ctx.cell.backward(
+        d_outputs_TBH.contiguous(), d_last_PBH.contiguous(), kept, recurrent
+    )
+    d_from_state_NG = d_from_state_TBG.flatten(0, 1)
+    if ids_TB is None:
+        d_table_MG = d_from_input_TBG.flatten(0, 1)
+    else:
+        d_table_MG = _sums_by_id(ids_TB, d_from_input_TBG, len(values_MX))
+    d_bias_ih = _column_sums(d_table_MG)
+    d_weight_ih = _product(d_table_MG.t(), values_MX.to(d_table_MG.dtype))
+    # A GRU's input gives the blocks n, r, z; parameters have them as r, z, n.
+    turn = 0 if d_from_input_TBG is d_from_state_TBG else len(weight_ih) // 3
+    return (
+        None,
+        None,
+        None,
+        _product(d_table_MG, weight_ih.to(d_table_MG.dtype).roll(turn, 0)).to(values_MX.dtype),
+        d_state_PBH,
+        d_weight_ih.roll(-turn, 0) if turn else d_weight_ih,
+        _product(d_from_state_NG.t(), states_TBH[:-1].flatten(0, 1)),
+        d_bias_ih.roll(-turn) if turn else d_bias_ih,
+        _column_sums(d_from_state_NG) if turn else d_bias_ih,
+        None,
+    )
+
+
 class _Sequence(torch.autograd.Function):
     """A layer over the rows of `values_MX` that ids name, or over all of them, T times B, where there are no ids."""
 
@@ -259,44 +324,12 @@ class _Sequence(torch.autograd.Function):
         bias_hh: Tensor,
         dtype: torch.dtype,
     ) -> tuple[Tensor, Tensor]:
-        B = state_PBH.shape[1]
-        table_MG = _linear(values_MX.to(dtype), weight_ih.to(dtype), bias_ih.to(dtype))
-        every_TB = torch.arange(T * B).view(T, B) if ids_TB is None else ids_TB
-        recurrent = Weight(weight_hh.to(dtype), bias_hh.to(dtype), B // _threads_for(B))
-        states_TBH, last_PBH, kept = cell.forward(every_TB, table_MG, state_PBH, recurrent)
-        ctx.save_for_backward(ids_TB, values_MX, weight_ih, weight_hh, states_TBH, *kept)
-        ctx.cell = cell
-        return states_TBH[1:], last_PBH
+        # The sequence's type says what autocast said; torch's own products would be cast by it once more.
+        with torch.autocast("cpu", enabled=False):
+            return _forward(ctx, cell, T, ids_TB, values_MX, state_PBH, weight_ih, weight_hh, bias_ih, bias_hh, dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        d_outputs_TBH, d_last_PBH = gradients
-        ids_TB, values_MX, weight_ih, weight_hh, states_TBH, *kept = ctx.saved_tensors
-        dtype = states_TBH.dtype
-        B = d_outputs_TBH.shape[1]
-        recurrent = Weight(weight_hh.to(dtype).t().contiguous(), None, B // _threads_for(B))
-        d_from_input_TBG, d_from_state_TBG, d_state_PBH = ctx.cell.backward(
-            d_outputs_TBH.contiguous(), d_last_PBH.contiguous(), kept, recurrent
-        )
-        d_from_state_NG = d_from_state_TBG.flatten(0, 1)
-        if ids_TB is None:
-            d_table_MG = d_from_input_TBG.flatten(0, 1)
-        else:
-            d_table_MG = _sums_by_id(ids_TB, d_from_input_TBG, len(values_MX))
-        d_bias_ih = _column_sums(d_table_MG)
-        d_weight_ih = _product(d_table_MG.t(), values_MX.to(d_table_MG.dtype))
-        # A GRU's input gives the blocks n, r, z; parameters have them as r, z, n.
-        turn = 0 if d_from_input_TBG is d_from_state_TBG else len(weight_ih) // 3
-        return (
-            None,
-            None,
-            None,
-            _product(d_table_MG, weight_ih.to(d_table_MG.dtype).roll(turn, 0)).to(values_MX.dtype),
-            d_state_PBH,
-            d_weight_ih.roll(-turn, 0) if turn else d_weight_ih,
-            _product(d_from_state_NG.t(), states_TBH[:-1].flatten(0, 1)),
-            d_bias_ih.roll(-turn) if turn else d_bias_ih,
-            _column_sums(d_from_state_NG) if turn else d_bias_ih,
-            None,
-        )
+        with torch.autocast("cpu", enabled=False):
+            return _backward(ctx, *gradients)

@@ -8,19 +8,15 @@ step to the state before is added to `d_state_BH`.
 Shape suffixes as in models.gates.
 """
 
-from typing import Any
-
 import numpy as np
-from numba import njit
 
 from models import gates
 from models.gates import Array
+from models.machine_code import compiled
 from models.products import ROOM, multiply, release
 
-_OPTIONS: dict[str, Any] = {"error_model": "numpy", "cache": True, "nogil": True}
 
-
-@njit(**_OPTIONS)
+@compiled()
 def tanh_forward(
     weight: Array, first: int, last: int, table_MH: Array, ids_TB: Array, hidden_TBH: Array, states_TBH: Array
 ) -> None:
@@ -31,7 +27,7 @@ def tanh_forward(
         release(weight, room)
 
 
-@njit(**_OPTIONS)
+@compiled()
 def tanh_backward(
     weight: Array,
     first: int,
@@ -52,7 +48,7 @@ def tanh_backward(
     release(weight, room)
 
 
-@njit(**_OPTIONS)
+@compiled()
 def relu_forward(
     weight: Array, first: int, last: int, table_MH: Array, ids_TB: Array, hidden_TBH: Array, states_TBH: Array
 ) -> None:
@@ -63,7 +59,7 @@ def relu_forward(
         release(weight, room)
 
 
-@njit(**_OPTIONS)
+@compiled()
 def relu_backward(
     weight: Array,
     first: int,
@@ -84,7 +80,7 @@ def relu_backward(
     release(weight, room)
 
 
-@njit(**_OPTIONS)
+@compiled()
 def gru_forward(
     weight: Array,
     first: int,
@@ -103,7 +99,7 @@ def gru_forward(
         release(weight, room)
 
 
-@njit(**_OPTIONS)
+@compiled()
 def gru_backward(
     weight: Array,
     first: int,
@@ -129,7 +125,7 @@ def gru_backward(
     release(weight, room)
 
 
-@njit(**_OPTIONS)
+@compiled()
 def lstm_forward(
     weight: Array,
     first: int,
@@ -151,7 +147,7 @@ def lstm_forward(
         release(weight, room)
 
 
-@njit(**_OPTIONS)
+@compiled()
 def lstm_backward(
     weight: Array,
     first: int,

@@ -14,7 +14,9 @@ from typing import Any
 
 from models.config import ModelConfig, TrainingConfig
 from worker.events import Event, Finished
+from worker.launch import TRAINING_ENVIRONMENT
 
+os.environ.setdefault("OMP_WAIT_POLICY", TRAINING_ENVIRONMENT["OMP_WAIT_POLICY"])  # for the server, as for a job
 _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload(["worker.trainer", "models.recurrence", "torch._dynamo"])  # AdamW imports the last
 
@@ -69,7 +71,10 @@ def _train(
     from worker.batches import Corpus
     from worker.trainer import train
 
-    torch.set_num_threads(1)
+    if resume is None:
+        torch.set_num_threads(2)  # a resumed training takes the number from where it was stored
+    else:
+        torch.set_num_threads(1)
     configs = ModelConfig.from_dict(model), TrainingConfig.from_dict(training)
     for event in train(*configs, Corpus.of(text), resume=resume):
         sender.send(event)

@@ -281,6 +281,7 @@ class _Run:
             "course": self._course.as_dict(),
             "plan": self._plan.as_dict(),
             "pace": pace,
+            "threads": torch.get_num_threads(),
         }
 
     def restore(self, point: ResumePoint) -> None:
@@ -289,6 +290,8 @@ class _Run:
             point.check_identity(self._identity())
             self._put_back(point)
             self._pace.restore(*point.values["pace"])
+            # With another number, as on a machine that may use fewer cores now, sums would be rounded otherwise.
+            torch.set_num_threads(point.values.get("threads", torch.get_num_threads()))
         except (KeyError, TypeError, RuntimeError) as error:
             raise InvalidResumePoint(f"the resume point is incomplete: {error}") from error
 

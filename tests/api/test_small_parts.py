@@ -3,8 +3,7 @@
 import pytest
 
 from app.negotiation import preferred
-from app.presets import SHORT_BUDGET_MINUTES, SHORTEST_BUDGET_MINUTES, SMALL_CORPUS_CHARACTERS, resolve
-from models.config import ModelConfig
+from app.presets import SHORT_BUDGET_MINUTES, SHORTEST_BUDGET_MINUTES, SIZES, SMALL_CORPUS_CHARACTERS, resolve
 
 TYPES = ("application/json", "text/csv")
 
@@ -19,18 +18,42 @@ def test_a_preset_is_a_size(preset: str, size: tuple[int, int]) -> None:
     assert (model.hidden_size, model.num_layers) == size
 
 
-def test_auto_is_the_default_network_but_small_for_a_small_corpus_or_little_time() -> None:
-    small, tiny = ModelConfig(hidden_size=384), ModelConfig(hidden_size=256)
-    assert resolve("auto", {}, {"minutes": SHORTEST_BUDGET_MINUTES}, 10**9)[0] == tiny
-    assert resolve("auto", {}, {"minutes": SHORTEST_BUDGET_MINUTES + 0.01}, 10**9)[0] == small
-    assert resolve("auto", {}, {"minutes": SHORTEST_BUDGET_MINUTES}, 10**9, on_gpu=True)[0] == ModelConfig()
-    assert resolve("auto", {}, {"epochs": 5}, SMALL_CORPUS_CHARACTERS)[0] == ModelConfig()
-    assert resolve("auto", {}, {"epochs": 5}, SMALL_CORPUS_CHARACTERS - 1)[0] == small
-    assert resolve("auto", {}, {"minutes": SHORT_BUDGET_MINUTES}, 10**9)[0] == small
-    assert resolve("auto", {}, {"minutes": SHORT_BUDGET_MINUTES + 0.1}, 10**9)[0] == ModelConfig()
-    assert resolve("auto", {}, {}, 10**9, on_gpu=True)[0] == ModelConfig()
-    assert resolve("auto", {}, {}, SMALL_CORPUS_CHARACTERS - 1, on_gpu=True)[0] == small
-    assert resolve("auto", {}, {}, 10**9)[0] == small, "the default budget is one minute"
+def test_auto_is_medium_but_smaller_for_a_small_corpus_or_little_time() -> None:
+    def size(budget: dict[str, float], characters: int, *, on_gpu: bool = False) -> str:
+        hidden = resolve("auto", {}, budget, characters, on_gpu=on_gpu)[0].hidden_size
+        return next(name for name, numbers in SIZES.items() if numbers["hidden_size"] == hidden)
+
+    assert size({"epochs": 5}, SMALL_CORPUS_CHARACTERS) == "medium"
+    assert size({"epochs": 5}, SMALL_CORPUS_CHARACTERS - 1) == "small"
+    for on_gpu, shortest, short in ((False, "tiny", "small"), (True, "medium", "medium")):
+        assert size({"minutes": SHORTEST_BUDGET_MINUTES}, 10**9, on_gpu=on_gpu) == shortest
+        assert size({"minutes": SHORTEST_BUDGET_MINUTES + 0.01}, 10**9, on_gpu=on_gpu) == short
+        assert size({"minutes": SHORT_BUDGET_MINUTES}, 10**9, on_gpu=on_gpu) == short
+        assert size({"minutes": SHORT_BUDGET_MINUTES + 0.1}, 10**9, on_gpu=on_gpu) == "medium"
+        assert size({}, SMALL_CORPUS_CHARACTERS - 1, on_gpu=on_gpu) == "small"
+    assert size({}, 10**9) == "small", "the default budget is one minute"
+
+
+@pytest.mark.parametrize(
+    ("budget", "dropout"),
+    [
+        ({"epochs": 9}, 0.1),
+        ({"epochs": 10}, 0.4),
+        ({"steps": 8_000}, 0.1),
+        ({"steps": 9_000}, 0.4),
+        ({"steps": 5_000, "batch_size": 64}, 0.4),
+        ({"minutes": 2}, 0.1),
+        ({"minutes": 10}, 0.4),
+    ],
+)
+def test_many_passes_take_more_dropout_unless_it_is_given(budget: dict[str, float], dropout: float) -> None:
+    assert resolve("auto", {}, budget, 10**6)[0].dropout == dropout
+    assert resolve("auto", {}, budget, 10**8)[0].dropout == (dropout if "epochs" in budget else 0.1)
+    assert resolve("auto", {"dropout": 0.2}, budget, 10**6)[0].dropout == 0.2
+
+
+def test_a_minute_on_a_gpu_makes_more_passes() -> None:
+    assert [resolve("auto", {}, {}, 10**6, on_gpu=gpu)[0].dropout for gpu in (False, True)] == [0.1, 0.4]
 
 
 def test_the_learning_rate_goes_by_the_width_unless_it_is_given() -> None:

@@ -1,4 +1,4 @@
-"""A training whose process is killed with SIGKILL, again and again, is the undisturbed one, to the bit."""
+"""A training of two threads, killed with SIGKILL again and again, is the undisturbed one, to the bit."""
 
 import random
 
@@ -13,7 +13,7 @@ from worker.events import Event, Finished, Saved
 pytestmark = pytest.mark.system
 
 TEXT = "".join(f"{n} bottles of beer on the wall, {n} bottles of beer.\n" for n in range(60))
-TRAINING = TrainingConfig(steps=200, batch_size=8, sequence_length=19, evaluate_every=7, average_decay=0.9)
+TRAINING = TrainingConfig(steps=200, batch_size=16, sequence_length=19, evaluate_every=7, average_decay=0.9)
 KILLS = 20
 MOST_EVENTS = 60
 """Between two deaths; a stretch from one resume point to the next has about ten."""

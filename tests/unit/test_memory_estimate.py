@@ -85,7 +85,8 @@ def steps(model, training, vocabulary_size, characters):
         learner.update(step, 1e-3)
 
 def compare(cell, vocabulary_size, characters, **settings):
-    model = ModelConfig(cell=cell, hidden_size=settings.pop("hidden_size"), embedding_size=32, dropout=0.0)
+    shape = {name: settings.pop(name) for name in ("hidden_size", "embedding_size") if name in settings}
+    model = ModelConfig(cell=cell, dropout=0.0, **{"embedding_size": 32, **shape})
     training = TrainingConfig(steps=2, **settings)
     steps(model, TrainingConfig(steps=2, batch_size=2, sequence_length=8, precision=training.precision), 5, 100)
     gc.collect()
@@ -97,10 +98,12 @@ def compare(cell, vocabulary_size, characters, **settings):
     print(estimate, told("VmHWM:") - before)
 
 """
-CASES = {cell: f'"{cell}", 20, 80_000, hidden_size=64, batch_size=256, sequence_length=256' for cell in CELLS}
+LONG_STEP = "batch_size=256, sequence_length=256"
+CASES = {cell: f'"{cell}", 20, 80_000, hidden_size=80, {LONG_STEP}' for cell in CELLS}
 CASES |= {
     "a large vocabulary": '"gru", 4000, 60_000, hidden_size=16, batch_size=64, sequence_length=128',
     "a large network": '"rnn_tanh", 10, 2_000, hidden_size=2500, batch_size=1, sequence_length=4',
+    "a wide embedding": f'"gru", 20, 80_000, hidden_size=64, embedding_size=2_000, {LONG_STEP}',
     "a short text": '"gru", 20, 40_000, hidden_size=256, batch_size=4096, sequence_length=256',
 }
 

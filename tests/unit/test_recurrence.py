@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models import gates, recurrence, walks
+from models import gates, products, recurrence, walks
 from models.config import CELLS, ModelConfig
 from models.recurrence import run_layer
 from models.rnn import CharRNN
@@ -50,13 +50,36 @@ def test_outputs_and_gradients_are_those_of_pytorch(cell: str, steps: int, rows:
 
 
 @pytest.mark.parametrize("cell", CELLS)
-@pytest.mark.parametrize(("steps", "rows"), [(20, 4), (1, 4), (20, 1), (1, 1)])
+@pytest.mark.parametrize("by_onednn", [True, False], ids=["by oneDNN where it can", "by torch's linear"])
+def test_a_layer_in_float32_stays_so_on_the_way_back_in_autocast(
+    cell: str, by_onednn: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not by_onednn:
+        monkeypatch.setattr(products, "onednn_multiplies", lambda _: False)
+        monkeypatch.setattr(recurrence, "onednn_multiplies", lambda _: False)
+    torch.manual_seed(0)
+    layer, told = layer_of(cell, 5, 12), []
+    for casting in (False, True):
+        outputs, _ = run_layer(layer, torch.ones(3, 9, 5), torch.zeros(2 if cell == "lstm" else 1, 3, 12))
+        with torch.autocast("cpu", torch.bfloat16, enabled=casting):
+            told.append(torch.autograd.grad(outputs.sum(), list(layer.parameters())))
+    for right, ours in zip(*told, strict=True):
+        assert torch.equal(right, ours)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize(("steps", "rows"), [(20, 4), (2, 3), (20, 1), (2, 1)])
 @pytest.mark.parametrize(("bfloat16", "tolerance"), [(False, 1e-5), (True, 0.03)])
 @pytest.mark.parametrize("all_of_it", [False, True], ids=["forward in autocast", "backward too"])
 def test_a_fast_network_predicts_and_learns_as_pytorchs(
-    cell: str, bfloat16: bool, tolerance: float, steps: int, rows: int, all_of_it: bool
+    cell: str, bfloat16: bool, tolerance: float, steps: int, rows: int, all_of_it: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """With more characters in a step than the vocabulary has, and with fewer."""
     torch.manual_seed(0)
+    layers: list[str] = []
+    for name in ("run_first_layer", "run_layer"):
+        real = getattr(recurrence, name)
+        monkeypatch.setattr(recurrence, name, lambda *a, name=name, real=real: layers.append(name) or real(*a))
     network = CharRNN(ModelConfig(cell=cell, hidden_size=24, num_layers=2, embedding_size=8, dropout=0.0), 11)
     ids, state = torch.randint(11, (rows, steps)), 0.5 * torch.randn(2, 2 if cell == "lstm" else 1, rows, 24)
     told = []
@@ -67,6 +90,7 @@ def test_a_fast_network_predicts_and_learns_as_pytorchs(
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16 and network.fast and all_of_it):
             gradients = torch.autograd.grad(logits.logsumexp(-1).sum() + after.sum(), list(network.parameters()))
         told.append([logits, after, *gradients])
+    assert layers == ["run_first_layer", *(["run_layer"] if steps * rows < 11 else []), "run_layer"]
     for ours, reference in zip(*told, strict=True):
         assert ours.dtype == reference.dtype == torch.float32
         assert (ours - reference).norm() <= tolerance * reference.norm()
@@ -101,6 +125,46 @@ def test_threads_with_rows_of_their_own_compute_what_one_does(
     assert set(walked) == {parts, 1}
     for ours, reference in zip(several, alone, strict=True):
         assert (ours - reference).abs().max() <= 2e-6 * max(1, reference.abs().max())
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("vocabulary", [11, 500], ids=["by a table", "by every character"])
+def test_a_network_learns_the_same_in_several_threads(cell: str, vocabulary: int) -> None:
+    told = []
+    for threads in (1, 3):
+        torch.manual_seed(0)
+        network = CharRNN(ModelConfig(cell=cell, hidden_size=24, embedding_size=8, dropout=0.0), vocabulary)
+        network.fast = True
+        with computing_threads(threads):
+            logits, _ = network(torch.randint(vocabulary, (24, 6)), network.initial_state(24))
+            told.append(torch.autograd.grad(logits.logsumexp(-1).sum(), list(network.parameters())))
+    for alone, several in zip(*told, strict=True):
+        assert (alone - several).abs().max() <= 2e-6 * max(1, alone.abs().max())
+
+
+@pytest.mark.parametrize("wrong", [-1, 11])
+def test_a_character_that_is_not_known_is_refused(wrong: int) -> None:
+    network = CharRNN(ModelConfig(hidden_size=8, embedding_size=4), 11)
+    network.fast = True
+    with pytest.raises(IndexError, match="11 characters"):
+        network(torch.tensor([[0, wrong] * 8]), network.initial_state(1))
+
+
+def test_the_reason_of_a_refusal_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Out of memory is told from other errors by it."""
+    layer = layer_of("gru", 5, 12)
+    wrong = recurrence.Weight(torch.randn(36, 13), None, 3)
+    monkeypatch.setattr(recurrence, "Weight", lambda *_: wrong)
+    with pytest.raises(RuntimeError, match="torch refused a product: could not create"):
+        run_layer(layer, torch.randn(3, 4, 5), torch.zeros(1, 3, 12))
+
+
+@pytest.mark.parametrize("bits", [0x7FC00000, 0x7FFFFFFF, 0xFFFFFFFF, 0x7F800001])
+def test_no_nan_becomes_a_number_in_bfloat16(bits: int) -> None:
+    value, row = np.array([[bits]], np.uint32).view(np.float32), np.zeros((1, 1), np.float32)
+    out = np.zeros((2, 1, 1), np.uint16)
+    gates.relu_forward(0, 0, value, row, np.zeros((1, 1), np.int64), np.zeros((1, 1, 1), np.float32), out)
+    assert torch.from_numpy(out).view(torch.bfloat16)[1].isnan().all()
 
 
 @pytest.mark.parametrize("cell", CELLS)
