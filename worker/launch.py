@@ -22,9 +22,10 @@ KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 32), "MALLOC_TRIM_THRESHOLD_":
 """glibc hands blocks above 32 MiB back at once, and every step then waits for the kernel to clear them again: a fifth
 of the time of an LSTM 1x512 with 64 lanes."""
 
-TRAINING_ENVIRONMENT = {**KEEP_MEMORY, "OMP_WAIT_POLICY": "passive"}
+TRAINING_ENVIRONMENT = {**KEEP_MEMORY, "OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "5000"}
 """Of a training process. Threads that have nothing to multiply sleep: spinning, they took the cores of those that walk
-through time, a quarter of a GRU's step on two cores, and of every other process."""
+through time, a quarter of a GRU's step on two cores, and of every other process. Some 0.1 ms they do spin (GNU's
+library alone, which prefers its own setting): an optimizer's operations come faster than a thread wakes."""
 
 
 @dataclass(frozen=True, slots=True)
