@@ -72,7 +72,7 @@ def test_only_the_corpus_is_required_and_every_setting_is_answered(uploaded: Ser
     assert [job[name] for name in ("from_checkpoint", "new_characters", "vocabulary_size")] == [None] * 3
     assert job["corpus"] == uploaded.http.get("/corpora/hamlet").json()["id"]
     assert job["training"] == TrainingConfig(learning_rate=0.005).as_dict()
-    assert job["model"] == ModelConfig(hidden_size=384).as_dict()  # a small corpus
+    assert job["model"] == ModelConfig(hidden_size=384, dropout=0.4).as_dict()  # a small corpus
     assert uploaded.http.get(f"/jobs/{job['id']}").json() == job
 
 
@@ -129,13 +129,13 @@ def test_a_setting_out_of_range_is_refused_naming_it_and_nothing_is_queued(
 
 
 def test_a_corpus_that_is_too_short_is_refused_with_the_minimum(service: Service) -> None:
-    service.upload(b"x" * 71, name="short")
-    service.upload(b"y" * 72, name="enough")
+    service.upload(b"x" * 35, name="short")
+    service.upload(b"y" * 36, name="enough")
     problem = assert_problem(service.http.post("/jobs", json={"corpus": "short"}), 422, "corpus")
 
     assert problem["code"] == "corpus_too_short"
-    assert problem["minimum_characters"] == 72  # 65 to train on, 7 to validate with
-    assert "72" in problem["detail"]
+    assert problem["minimum_characters"] == 36  # 33 to train on, 3 to validate with
+    assert "36" in problem["detail"]
     assert service.http.post("/jobs", json={"corpus": "enough"}).status_code == 202
 
 
