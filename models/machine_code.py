@@ -17,7 +17,7 @@ import numba
 import torch
 
 HERE = Path(__file__).parent
-FILES = tuple(HERE / name for name in ("gates.py", "products.py", "walks.py"))
+FILES = tuple(HERE / name for name in ("arithmetic.py", "gates.py", "products.py", "walks.py"))
 VERSIONS = (numba.__version__, llvmlite.__version__, torch.__version__)
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models import gates, products, recurrence, walks
+from models import arithmetic, cells, gates, products, recurrence, walks
 from models.config import CELLS, ModelConfig
 from models.recurrence import run_layer
 from models.rnn import CharRNN
@@ -114,9 +114,7 @@ def test_threads_with_rows_of_their_own_compute_what_one_does(
     torch.manual_seed(0)
     layer = layer_of(cell, 5, 12)
     walked: list[int] = []
-    monkeypatch.setattr(
-        recurrence, "_threads_for", lambda n, real=recurrence._threads_for: walked.append(real(n)) or walked[-1]
-    )
+    monkeypatch.setattr(cells, "threads_for", lambda n, real=cells.threads_for: walked.append(real(n)) or walked[-1])
     with computing_threads(threads):
         several = outputs_and_gradients(layer, 6, rows, by_hand=True)
         assert torch.get_num_threads() == threads
@@ -163,7 +161,7 @@ def test_the_reason_of_a_refusal_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_no_nan_becomes_a_number_in_bfloat16(bits: int) -> None:
     value, row = np.array([[bits]], np.uint32).view(np.float32), np.zeros((1, 1), np.float32)
     out = np.zeros((2, 1, 1), np.uint16)
-    gates.relu_forward(0, 0, value, row, np.zeros((1, 1), np.int64), np.zeros((1, 1, 1), np.float32), out)
+    gates.relu_forward(0, 0, value, out, row, np.zeros((1, 1), np.int64), np.zeros((1, 1, 1), np.float32))
     assert torch.from_numpy(out).view(torch.bfloat16)[1].isnan().all()
 
 
@@ -179,8 +177,8 @@ def test_an_error_in_a_thread_is_told(cell: str, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(walks, walk, failing)
     for name, vanilla in (("_TANH", "tanh"), ("_RELU", "relu")):
-        cells = recurrence._Vanilla(getattr(walks, f"{vanilla}_forward"), getattr(walks, f"{vanilla}_backward"))
-        monkeypatch.setattr(recurrence, name, cells)
+        failing_cell = cells._Vanilla(getattr(walks, f"{vanilla}_forward"), getattr(walks, f"{vanilla}_backward"))
+        monkeypatch.setattr(cells, name, failing_cell)
     with computing_threads(2), pytest.raises(ZeroDivisionError):
         outputs_and_gradients(layer_of(cell, 5, 12), 6, 20, by_hand=True)
 
@@ -205,8 +203,8 @@ def test_what_is_no_number_is_not_hidden(cell: str) -> None:
 def test_the_sigmoid_is_right_everywhere() -> None:
     x = np.concatenate((np.linspace(-120, 120, 4001), [-np.inf, np.inf, 0.0, 1e-30, -1e30])).astype(np.float32)
     right = 1 / (1 + np.exp(-x.astype(np.float64).clip(-500, 500)))
-    ours = np.array([gates.sigmoid(value) for value in x])
+    ours = np.array([arithmetic.sigmoid(value) for value in x])
     assert np.abs(ours - right).max() < 2e-7
     near = right > 1e-35  # below, float32 has fewer digits or none
     assert (np.abs(ours - right)[near] / right[near]).max() < 4e-6
-    assert np.isnan(gates.sigmoid(np.float32("nan")))
+    assert np.isnan(arithmetic.sigmoid(np.float32("nan")))
