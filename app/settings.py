@@ -70,7 +70,7 @@ class Settings(BaseSettings):
         None,
         ge=1,
         le=1_024,
-        description="Threads of one training process. Unset: all cores that it may use.",
+        description="Threads of one training process. Unset: all cores that it may use. A resumed one keeps its own.",
     )
     log_level: Literal["debug", "info", "warning", "error", "critical"] = Field(
         "info", description="Least severe messages that are logged."

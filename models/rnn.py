@@ -57,10 +57,12 @@ class CharRNN(nn.Module):
             run, run_first = _fast()
         else:
             run, run_first = _run, _run_first
-        values_BTX, after_PBH = run_first(self.layers[0], ids_BT, self.embedding.weight, state_LPBH[0])
-        values_BTX, states = self.dropout(values_BTX), [after_PBH]
-        for layer, state_PBH in zip(self.layers[1:], state_LPBH[1:], strict=True):
-            values_BTX, after_PBH = run(layer, values_BTX, state_PBH)
+        values_BTX, states = None, []
+        for layer, state_PBH in zip(self.layers, state_LPBH, strict=True):
+            if values_BTX is None:
+                values_BTX, after_PBH = run_first(layer, ids_BT, self.embedding.weight, state_PBH)
+            else:
+                values_BTX, after_PBH = run(layer, values_BTX, state_PBH)
             values_BTX = self.dropout(values_BTX)
             states.append(after_PBH)
         return self.output(values_BTX).float(), torch.stack(states).float()

@@ -16,7 +16,7 @@ from models.config import ModelConfig, TrainingConfig
 from worker.events import Event, Finished
 from worker.launch import TRAINING_ENVIRONMENT
 
-os.environ.setdefault("OMP_WAIT_POLICY", TRAINING_ENVIRONMENT["OMP_WAIT_POLICY"])  # for the server, as for a job
+os.environ.update(TRAINING_ENVIRONMENT)  # the server inherits it, as a job does
 _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload(["worker.trainer", "models.recurrence", "torch._dynamo"])  # AdamW imports the last
 

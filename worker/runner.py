@@ -34,7 +34,7 @@ IDLE_SECONDS = 0.5
 
 
 def training_threads() -> int:
-    """All cores that this process may use. It depends on nothing that changes: exact resume needs the same number."""
+    """All cores that this process may use. A resumed training takes the number that it began with instead."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

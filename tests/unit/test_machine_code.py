@@ -65,6 +65,6 @@ def test_processes_that_compile_at_the_same_time_keep_each_their_own(tmp_path: P
     assert answers[0] == answers[1]
     assert json.loads(answers[0][0]) == [[1.0] * 4]
     assert json.loads(answers[0][1]) == [[2.0**-133] * 4]  # the bits 0x0001 as bfloat16
-    kept = [file for file in tmp_path.rglob("*.nbc")]
+    kept = list(tmp_path.rglob("*.nbc"))
     assert len(kept) >= 2
     assert all(len(file.stem) == 32 for file in kept), "a name of its own, not the next free number"

@@ -14,7 +14,7 @@ from models.vocabulary import Vocabulary
 from worker import child
 from worker.batches import Corpus, CorpusTooShort
 from worker.events import Event, Finished, Saved, Started, Ticked
-from worker.launch import TrainingTask
+from worker.launch import TRAINING_ENVIRONMENT, TrainingChild, TrainingTask
 from worker.trainer import Diverged, InvalidResumePoint
 
 TEXT = "Où est l'été? — À l'école, naïf garçon.\n" * 50
@@ -51,6 +51,16 @@ def run(task: TrainingTask, sent: Sent) -> Sent:
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(child, "READ_BYTES", 100)
     monkeypatch.setattr(child, "TICK_SECONDS", 0)
+
+
+def test_a_training_process_has_the_environment_that_makes_it_fast(tmp_path: Path) -> None:
+    process = TrainingChild(task_of(tmp_path, TEXT))
+    try:
+        pairs = Path(f"/proc/{process.pid}/environ").read_text().split("\0")
+    finally:
+        process.close()
+    assert {f"{name}={value}" for name, value in TRAINING_ENVIRONMENT.items()} <= {*pairs}
+    assert f"NUMBA_CACHE_DIR={tmp_path}" in pairs
 
 
 @pytest.mark.usefixtures("small_pieces")
