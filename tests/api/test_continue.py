@@ -36,7 +36,7 @@ def test_the_network_is_the_checkpoints_and_new_characters_are_counted(staged: S
     job = answer.json()
     assert answer.status_code == 202
     assert job["model"] == ORIGIN.as_dict()
-    assert job["training"] == TrainingConfig(steps=7, learning_rate=0.006).as_dict()
+    assert job["training"] == TrainingConfig(steps=7, learning_rate=0.01).as_dict()
     assert (job["name"], job["from_checkpoint"]) == ("hamlet", f"{origin}@70")
     assert job["new_characters"] == len(NEW) == len(set(TEXT.decode()) - set(ALPHABET))
     assert staged.http.get(f"/jobs/{job['id']}").json() == job

@@ -71,7 +71,7 @@ def test_only_the_corpus_is_required_and_every_setting_is_answered(uploaded: Ser
     assert (job["status"], job["place"], job["name"]) == ("queued", 1, "hamlet")
     assert [job[name] for name in ("from_checkpoint", "new_characters", "vocabulary_size")] == [None] * 3
     assert job["corpus"] == uploaded.http.get("/corpora/hamlet").json()["id"]
-    assert job["training"] == TrainingConfig(learning_rate=0.005).as_dict()
+    assert job["training"] == TrainingConfig(learning_rate=0.008).as_dict()
     assert job["model"] == ModelConfig(hidden_size=384, dropout=0.4).as_dict()  # a small corpus
     assert uploaded.http.get(f"/jobs/{job['id']}").json() == job
 

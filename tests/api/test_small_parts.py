@@ -59,7 +59,7 @@ def test_a_minute_on_a_gpu_makes_more_passes() -> None:
 def test_the_learning_rate_goes_by_the_width_unless_it_is_given() -> None:
     widths = (64, 256, 257, 512, 1024, 4096)
     rates = [resolve("auto", {"hidden_size": width}, {}, 10**6)[1].learning_rate for width in widths]
-    assert rates == [6e-3, 6e-3, 5e-3, 4e-3, 3e-3, 2e-3]
+    assert rates == [1e-2, 1e-2, 8e-3, 4e-3, 3e-3, 2e-3]
     assert resolve("auto", {}, {"learning_rate": 0.1}, 10**6)[1].learning_rate == 0.1
 
 
