@@ -165,6 +165,19 @@ def test_no_nan_becomes_a_number_in_bfloat16(bits: int) -> None:
     assert torch.from_numpy(out).view(torch.bfloat16)[1].isnan().all()
 
 
+@pytest.mark.parametrize("flushes", [True, False])
+def test_a_thread_that_helps_treats_denormal_numbers_as_its_caller_does(flushes: bool) -> None:
+    if not torch.set_flush_denormal(flushes):
+        pytest.skip("this processor knows no such mode")
+    told: list[bool] = []
+    try:
+        with computing_threads(2):
+            cells._in_threads(lambda _first, _last: told.append(cells._flushes_denormals()), 2, 2)
+    finally:
+        torch.set_flush_denormal(False)
+    assert told == [flushes, flushes]
+
+
 @pytest.mark.parametrize("cell", CELLS)
 def test_an_error_in_a_thread_is_told(cell: str, monkeypatch: pytest.MonkeyPatch) -> None:
     walk = {"rnn_tanh": "tanh", "rnn_relu": "relu"}.get(cell, cell) + "_forward"
