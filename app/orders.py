@@ -21,9 +21,11 @@ from models.checkpoint_header import CheckpointInfo, InvalidCheckpoint, header_b
 
 def order_anew(request: JobRequest, places: Sequence[Place], corpus: Corpus) -> Order:
     """The job of a request without a checkpoint. Raises Problem, InvalidConfig."""
-    on_gpu = all(place.device.startswith("cuda") for place in places)
-    config, course = presets.resolve(request.preset, *_given(request), corpus.characters, on_gpu=on_gpu)
-    check_feasible(config, course, corpus, corpus.vocabulary_size, places)
+    size = corpus.vocabulary_size
+    config, course = presets.resolve(
+        request.preset, *_given(request), corpus.characters, vocabulary_size=size, on_gpu=_on_gpu(places)
+    )
+    check_feasible(config, course, corpus, size, places)
     return Order(_name(request, corpus), config.as_dict(), course.as_dict())
 
 
@@ -34,11 +36,19 @@ def order_continued(
 
     Rarely the corpus has to be read for it (see `corpus_characters`): for threads that may wait, and no transaction.
     """
-    config, course = presets.resolve_continued(request.preset, *_given(request), info.config)
-    characters = corpus_characters(database, corpus, config.normalization)
+    characters = corpus_characters(database, corpus, info.config.normalization)
     new = len(set(characters).difference(info.vocabulary.characters))
-    check_feasible(config, course, corpus, len(info.vocabulary) + new, places)
+    size = len(info.vocabulary) + new
+    config, course = presets.resolve_continued(
+        request.preset, *_given(request), info.config, vocabulary_size=size, on_gpu=_on_gpu(places)
+    )
+    check_feasible(config, course, corpus, size, places)
     return Order(_name(request, corpus), config.as_dict(), course.as_dict(), new_characters=new)
+
+
+def _on_gpu(places: Sequence[Place]) -> bool:
+    """Whether every place trains on CUDA."""
+    return all(place.device.startswith("cuda") for place in places)
 
 
 def find_start(database: Database, reference: str) -> tuple[Checkpoint, CheckpointInfo]:

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
 from models.config import InvalidConfig, ModelConfig, TrainingConfig
+from models.memory_estimate import LETTERS
 
 Record = TypeVar("Record", ModelConfig, TrainingConfig)
 
@@ -43,6 +44,10 @@ LEARNING_RATES = ((256, 1e-2), (384, 8e-3), (512, 4e-3), (1024, 3e-3))
 with its than with 0.006 (docs/recipe.md)."""
 WIDEST_LEARNING_RATE = 2e-3
 
+LARGE_VOCABULARY, SOFTMAX_SAMPLES = 4_000, 250
+"""Of more characters so many are drawn at each step on a CPU, where the output layer would take most of it
+(docs/recipe.md)."""
+
 
 def resolve(
     preset: Preset,
@@ -50,6 +55,7 @@ def resolve(
     training: Mapping[str, Any],
     corpus_characters: int,
     *,
+    vocabulary_size: int,
     on_gpu: bool = False,
 ) -> tuple[ModelConfig, TrainingConfig]:
     """Every setting: those given, then the preset's, then the defaults. InvalidConfig names the field in full.
@@ -61,11 +67,17 @@ def resolve(
         preset = _automatic(course, corpus_characters, on_gpu=on_gpu)
     dropout = _dropout(course, corpus_characters, on_gpu=on_gpu)
     config = _named("model", ModelConfig, {**SIZES[preset], "dropout": dropout, **model})
-    return config, _with_rate(course, config, training)
+    return config, _completed(course, config, training, vocabulary_size, on_gpu=on_gpu)
 
 
 def resolve_continued(
-    preset: Preset, model: Mapping[str, Any], training: Mapping[str, Any], origin: ModelConfig
+    preset: Preset,
+    model: Mapping[str, Any],
+    training: Mapping[str, Any],
+    origin: ModelConfig,
+    *,
+    vocabulary_size: int,
+    on_gpu: bool = False,
 ) -> tuple[ModelConfig, TrainingConfig]:
     """As `resolve`, for a job that goes on from a checkpoint, whose network is `origin`.
 
@@ -78,11 +90,19 @@ def resolve_continued(
     for name, value in origin.as_dict().items():
         if name != "dropout" and model.get(name, value) != value:
             raise InvalidConfig(f"model.{name}", f"the checkpoint has {value!r}, not {model[name]!r}: leave it out")
-    return config, _with_rate(course, config, training)
+    return config, _completed(course, config, training, vocabulary_size, on_gpu=on_gpu)
 
 
-def _with_rate(course: TrainingConfig, config: ModelConfig, given: Mapping[str, Any]) -> TrainingConfig:
-    return course if "learning_rate" in given else replace(course, learning_rate=learning_rate(config))
+def _completed(
+    course: TrainingConfig, config: ModelConfig, given: Mapping[str, Any], vocabulary_size: int, *, on_gpu: bool
+) -> TrainingConfig:
+    """With what depends on the network, where it is not given."""
+    known = vocabulary_size if config.normalization != "letters" else LETTERS
+    own: dict[str, Any] = {
+        "learning_rate": learning_rate(config),
+        "softmax_samples": softmax_samples(known, on_gpu=on_gpu),
+    }
+    return replace(course, **{name: value for name, value in own.items() if name not in given})
 
 
 def _automatic(training: TrainingConfig, corpus_characters: int, *, on_gpu: bool) -> Preset:
@@ -107,6 +127,11 @@ def _dropout(training: TrainingConfig, corpus_characters: int, *, on_gpu: bool) 
 def learning_rate(model: ModelConfig) -> float:
     """The peak rate for a network of this width, where none is given."""
     return next((rate for width, rate in LEARNING_RATES if model.hidden_size <= width), WIDEST_LEARNING_RATE)
+
+
+def softmax_samples(vocabulary_size: int, *, on_gpu: bool = False) -> int:
+    """How many characters training's loss draws, where it is not said; 0: it takes all."""
+    return SOFTMAX_SAMPLES if vocabulary_size > LARGE_VOCABULARY and not on_gpu else 0
 
 
 def _named(section: str, record: type[Record], values: Mapping[str, Any]) -> Record:

@@ -125,7 +125,7 @@ class Section(Request):
 class ModelSettings(Section):
     """The network; what is left out comes from the preset."""
 
-    cell: Cell | None = Field(default=None, description="The recurrence. Default gru.")
+    cell: Cell | None = Field(default=None, description="The recurrence. Default lstm.")
     hidden_size: int | None = Field(default=None, description="Width of each layer's hidden state, 1 to 16,384.")
     num_layers: int | None = Field(default=None, description="Recurrent layers on top of one another, 1 to 16.")
     embedding_size: int | None = Field(default=None, description="Width of a character's vector, 1 to 16,384.")
@@ -151,7 +151,7 @@ class TrainingSettings(Section):
     )
     sequence_length: int | None = Field(
         default=None,
-        description="Characters through which gradients flow back, 1 to 4,096. Default 64.",
+        description="Characters through which gradients flow back, 1 to 4,096. Default 32.",
     )
     learning_rate: float | None = Field(default=None, description="Peak of the schedule. Default by the width.")
     gradient_clip: float | None = Field(default=None, description="Largest norm of the gradient. Default 1.")
@@ -176,6 +176,12 @@ class TrainingSettings(Section):
     precision: Precision | None = Field(default=None, description="Of the products in training. Default auto.")
     evaluate_every: int | None = Field(
         default=None, description="Steps between evaluations. Default: planned from the budget."
+    )
+    softmax_samples: int | None = Field(
+        default=None,
+        description="Training's loss sums over the characters that a step has to predict and so many others, drawn "
+        "anew each time, 0 to 1,000,000; 0: over the whole vocabulary. Default 0; 250 on a CPU for a vocabulary of "
+        "more than 4,000.",
     )
 
 

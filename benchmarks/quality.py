@@ -71,9 +71,11 @@ def _anchor_figure(anchor: Anchor) -> Figure:
 
 def _train(options: Options, seconds: float, protocols: tuple[Protocol, ...], *, best_alone: bool) -> TrainingRun:
     """One training that is to be over within so many seconds."""
-    characters = len(options.corpus.read_text(encoding="utf-8"))
+    text = options.corpus.read_text(encoding="utf-8")
     minutes = {"minutes": PUNCTUALITY * seconds / 60}
-    model, training = presets.resolve(options.preset, options.model, options.training | minutes, characters)
+    model, training = presets.resolve(
+        options.preset, options.model, options.training | minutes, len(text), vocabulary_size=len(set(text))
+    )
     limit = seconds if best_alone else None
     return run_training(
         options.corpus, model, training, threads=options.threads, protocols=protocols, limit_seconds=limit

@@ -83,6 +83,7 @@ TRAINING_RANGES: Mapping[str, Whole | Real] = {
     "patience": Whole(1, 10**6),
     "seed": Whole(0, 2**63 - 1),
     "evaluate_every": Whole(1, 10**9),
+    "softmax_samples": Whole(0, 10**6),
 }
 OPTIONAL = {"epochs", "steps", "minutes", "patience", "evaluate_every"}
 """These may also be None."""
@@ -120,7 +121,7 @@ class _Record:
 class ModelConfig(_Record):
     """The shape of a character network; with a vocabulary it fixes every tensor (see `parameter_shapes`)."""
 
-    cell: Cell = "gru"
+    cell: Cell = "lstm"
     """Which recurrence: Elman's with tanh or ReLU, a gated recurrent unit, or long short-term memory."""
     hidden_size: int = 512
     """Width of each layer's hidden state, 1 to 16,384."""
@@ -204,6 +205,9 @@ class TrainingConfig(_Record):
     """Of the products in training: auto is bfloat16 where the hardware multiplies it, else float32."""
     evaluate_every: int | None = None
     """Steps between evaluations (with sample, checkpoint and resume point); None: planned from the budget."""
+    softmax_samples: int = 0
+    """Training's loss sums over the characters that a step has to predict and so many others, drawn anew each time, in
+    place of the whole vocabulary (worker.sampled_softmax), 0 to 1,000,000; 0: over all. Evaluation's is over all."""
 
     def __post_init__(self) -> None:
         budgets = [name for name in ("epochs", "steps", "minutes") if getattr(self, name) is not None]

@@ -23,7 +23,7 @@ LETTERS = 27
 KEPT_ON_CPU: Mapping[str, int] = {"rnn_tanh": 1, "rnn_relu": 1, "gru": 5, "lstm": 6}
 """float32 numbers for each unit and character that models.recurrence keeps for the way back, beside the states."""
 LOGIT_BYTES = 8
-"""Of each character and entry of the vocabulary: the logit and its logarithm of a softmax, both float32."""
+"""Of each character and entry of the softmax: the logit and its logarithm of a softmax, both float32."""
 
 LIMIT_FILES = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 """Where a container finds the memory that it may use: control groups, version 2 and 1."""
@@ -43,9 +43,12 @@ def memory_bytes(
     else:  # what is left may be one lane, read in two windows
         step_characters = training.sequence_length // 2 + 1
     parameters = model.parameter_count(vocabulary_size)
-    kept = step_characters * _kept_bytes(model, training, vocabulary_size, device)
+    # Of the output layer's rows, and of the logits, at least those that are drawn.
+    summed_over = min(vocabulary_size, training.softmax_samples or vocabulary_size)
+    learnt = parameters - (vocabulary_size - summed_over) * (model.hidden_size + 1)
+    kept = step_characters * _kept_bytes(model, training, summed_over, device)
     resting = RESTING_BYTES + (AVERAGE_BYTES if training.average_decay else 0)
-    return max(resting * parameters + kept, (resting + GRADIENT_BYTES) * parameters)
+    return max(resting * parameters + kept, resting * parameters + GRADIENT_BYTES * learnt)
 
 
 def _characters_of_a_step(training: TrainingConfig, characters: int) -> int:
@@ -55,8 +58,8 @@ def _characters_of_a_step(training: TrainingConfig, characters: int) -> int:
     return cut.lanes * cut.longest_window
 
 
-def _kept_bytes(model: ModelConfig, training: TrainingConfig, vocabulary_size: int, device: str) -> int:
-    """Of each character, when the way back begins."""
+def _kept_bytes(model: ModelConfig, training: TrainingConfig, summed_over: int, device: str) -> int:
+    """Of each character, when the way back begins; the softmax sums over so many."""
     # Which precision `auto` is only the device knows: the smaller one, for a lower bound.
     number_bytes = 4 if training.precision == "float32" else 2
     if device.startswith("cuda"):
@@ -64,7 +67,7 @@ def _kept_bytes(model: ModelConfig, training: TrainingConfig, vocabulary_size: i
     else:  # embeddings are looked up, not kept
         unit_bytes, embedding_bytes = 4 * KEPT_ON_CPU[model.cell] + number_bytes, 0
     layers_bytes = model.num_layers * model.hidden_size * unit_bytes
-    return embedding_bytes + layers_bytes + LOGIT_BYTES * vocabulary_size
+    return embedding_bytes + layers_bytes + LOGIT_BYTES * summed_over
 
 
 def available_memory_bytes() -> int:

@@ -16,6 +16,11 @@ from torch.nn import functional as F
 
 from models.config import GATES, ModelConfig
 
+FORGET_BIAS = -1.0
+"""Of an LSTM, at first: a cell keeps a quarter of its memory from one character to the next until it learns better. Of
+characters the last few tell most; with 1, as is usual for words (Jozefowicz et al. 2015), it learns far more slowly
+(docs/recipe.md)."""
+
 
 class CharRNN(nn.Module):
     """Embedding, stacked recurrent layers, dropout after each of them, and a linear output over the vocabulary.
@@ -53,19 +58,22 @@ class CharRNN(nn.Module):
         `softmax(logits_BTV[b, t])` is the distribution of the character after `ids_BT[b, t]`. Under autocast products
         are in its type; what is returned is float32 all the same.
         """
+        values_BTH, after_LPBH = self.read(ids_BT, state_LPBH)
+        return self.output(values_BTH).float(), after_LPBH
+
+    def read(self, ids_BT: Tensor, state_LPBH: Tensor) -> tuple[Tensor, Tensor]:
+        """What `output` makes the logits of [rows, steps, hidden], in autocast's type, and the state as `forward`."""
         if self.fast and ids_BT.device.type == "cpu" and ids_BT.shape[1] > 1:
             run, run_first = _fast()
         else:
             run, run_first = _run, _run_first
-        values_BTX, states = None, []
-        for layer, state_PBH in zip(self.layers, state_LPBH, strict=True):
-            if values_BTX is None:
-                values_BTX, after_PBH = run_first(layer, ids_BT, self.embedding.weight, state_PBH)
-            else:
-                values_BTX, after_PBH = run(layer, values_BTX, state_PBH)
-            values_BTX = self.dropout(values_BTX)
+        first, *others = self.layers
+        values_BTH, after_PBH = run_first(first, ids_BT, self.embedding.weight, state_LPBH[0])
+        states = [after_PBH]
+        for layer, state_PBH in zip(others, state_LPBH[1:], strict=True):
+            values_BTH, after_PBH = run(layer, self.dropout(values_BTH), state_PBH)
             states.append(after_PBH)
-        return self.output(values_BTX).float(), torch.stack(states).float()
+        return self.dropout(values_BTH), torch.stack(states).float()
 
 
 def _standard_normal(rows: int, width: int) -> Tensor:
@@ -120,8 +128,7 @@ def _lstm_takes_bfloat16() -> bool:
 def _initialize(network: CharRNN) -> None:
     """Weights uniform in +-1/sqrt(hidden_size), embeddings standard normal, biases 0, with two exceptions.
 
-    LSTM: the forget gate's bias starts at 1, so that the cell keeps its memory until it learns better (Gers et al.
-    2000, Jozefowicz et al. 2015). ReLU: the recurrent matrix starts as half the identity (scaled from Le, Jaitly and
+    LSTM: the forget gate's bias starts at `FORGET_BIAS`. ReLU: the recurrent matrix starts as half the identity (scaled from Le, Jaitly and
     Hinton 2015, "A Simple Way to Initialize Recurrent Networks of Rectified Linear Units"): with the whole identity a
     state that is carried over thousands of characters grows without bound.
     """
@@ -136,6 +143,6 @@ def _initialize(network: CharRNN) -> None:
             parameter.uniform_(-bound, bound)
         if cell == "lstm" and name.endswith("bias_ih_l0"):
             gates_GH = parameter.view(GATES["lstm"], hidden_size)
-            gates_GH[1].fill_(1)  # PyTorch's order: input, forget, cell, output
+            gates_GH[1].fill_(FORGET_BIAS)  # PyTorch's order: input, forget, cell, output
         elif cell == "rnn_relu" and name.endswith("weight_hh_l0"):
             parameter.copy_(0.5 * torch.eye(hidden_size, device=parameter.device))

@@ -19,6 +19,7 @@ from models.config import ModelConfig, TrainingConfig
 from models.rnn import CharRNN
 from worker.batches import Lanes
 from worker.precision import multiplying_in, resolve_precision
+from worker.sampled_softmax import SampledSoftmax
 
 BETAS = (0.9, 0.99)
 """AdamW's. The second forgets faster than usual: a run of a minute has a few hundred steps."""
@@ -60,6 +61,10 @@ class Learner:
         self.network.fast = True
         self._average: CharRNN | None = None
         self._optimizer = _optimizer(self.network, training)
+        self._sampled: SampledSoftmax | None = None
+        if training.softmax_samples:
+            samples, decay = training.softmax_samples, training.weight_decay
+            self._sampled = SampledSoftmax(self.network.output, samples, decay, BETAS)
         self._state_LPBH = self.network.initial_state(lanes.lanes, device)
 
     @property
@@ -77,7 +82,8 @@ class Learner:
         loss, state_LPBH = self._loss(torch.from_numpy(batch.inputs_BT), torch.from_numpy(batch.targets_BT))
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self._gradient_clip)
+        chosen = self._sampled.chosen.values() if self._sampled is not None else ()
+        norm = nn.utils.clip_grad_norm_([*self.network.parameters(), *chosen], self._gradient_clip)
         loss_value, norm_value = torch.stack((loss.detach(), norm)).tolist()  # one wait for the device, not two
         for what, value in (("training loss", loss_value), ("gradient", norm_value)):
             if not math.isfinite(value):
@@ -87,6 +93,8 @@ class Learner:
         if self._average is None and self._average_decay:
             self._average = _frozen_copy(self.network)
         self._optimizer.step()
+        if self._sampled is not None:
+            self._sampled.step(learning_rate, self._optimizer.state)
         self._state_LPBH = state_LPBH.detach()
         if self._average is not None:
             _follow(self._average, self.network, decay_at(step + 1, self._average_decay))
@@ -101,9 +109,13 @@ class Learner:
             self._state_LPBH = self._state_LPBH * goes_on_B.to(self._device)[:, None]
 
     def _loss(self, inputs_BT: Tensor, targets_BT: Tensor) -> tuple[Tensor, Tensor]:
+        targets_N = targets_BT.to(self._device).flatten()
         with multiplying_in(self.precision, self._device.type):
-            logits_BTV, state_LPBH = self.network(inputs_BT.to(self._device), self._state_LPBH)
-        return F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.to(self._device).flatten()), state_LPBH
+            values_BTH, state_LPBH = self.network.read(inputs_BT.to(self._device), self._state_LPBH)
+            if self._sampled is not None:
+                return self._sampled.loss(values_BTH.flatten(0, 1), targets_N), state_LPBH
+            logits_BTV = self.network.output(values_BTH).float()
+        return F.cross_entropy(logits_BTV.flatten(0, 1), targets_N), state_LPBH
 
     def check_finite(self, step: int) -> None:
         """Raise Diverged when a weight is no finite number: the loss that tells of it is the next step's."""

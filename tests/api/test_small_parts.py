@@ -1,10 +1,14 @@
 """Presets and content negotiation, each alone."""
 
+from functools import partial
+
 import pytest
 
+from app import presets
 from app.negotiation import preferred
-from app.presets import SHORT_BUDGET_MINUTES, SHORTEST_BUDGET_MINUTES, SIZES, SMALL_CORPUS_CHARACTERS, resolve
+from app.presets import SHORT_BUDGET_MINUTES, SHORTEST_BUDGET_MINUTES, SIZES, SMALL_CORPUS_CHARACTERS
 
+resolve = partial(presets.resolve, vocabulary_size=65)
 TYPES = ("application/json", "text/csv")
 
 
@@ -61,6 +65,20 @@ def test_the_learning_rate_goes_by_the_width_unless_it_is_given() -> None:
     rates = [resolve("auto", {"hidden_size": width}, {}, 10**6)[1].learning_rate for width in widths]
     assert rates == [1e-2, 1e-2, 8e-3, 4e-3, 3e-3, 2e-3]
     assert resolve("auto", {}, {"learning_rate": 0.1}, 10**6)[1].learning_rate == 0.1
+
+
+def test_of_a_large_vocabulary_some_characters_are_drawn_unless_it_is_said_how_many() -> None:
+    def samples(size: int, *, on_gpu: bool = False, model: object = "none", **training: int) -> int:
+        settings = {"normalization": model}
+        resolved = presets.resolve("auto", settings, training, 10**6, vocabulary_size=size, on_gpu=on_gpu)
+        return resolved[1].softmax_samples
+
+    assert samples(presets.LARGE_VOCABULARY) == 0
+    assert samples(presets.LARGE_VOCABULARY + 1) == presets.SOFTMAX_SAMPLES
+    assert samples(20_000, softmax_samples=0) == 0
+    assert samples(20, softmax_samples=7) == 7
+    assert samples(20_000, on_gpu=True) == 0
+    assert samples(20_000, model="letters") == 0, "of which there are 27 at most"
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,7 @@ def test_an_invalid_model_setting_is_refused_by_name(field: str, value: Any) -> 
         ("seed", -1),
         ("precision", "float16"),
         ("evaluate_every", 0),
+        ("softmax_samples", -1),
     ],
 )
 def test_an_invalid_training_setting_is_refused_by_name(field: str, value: Any) -> None:

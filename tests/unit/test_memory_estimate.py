@@ -102,6 +102,8 @@ LONG_STEP = "batch_size=256, sequence_length=256"
 CASES = {cell: f'"{cell}", 20, 80_000, hidden_size=80, {LONG_STEP}' for cell in CELLS}
 CASES |= {
     "a large vocabulary": '"gru", 4000, 60_000, hidden_size=16, batch_size=64, sequence_length=128',
+    "a large vocabulary, of which few are drawn": '"gru", 40_000, 60_000, hidden_size=256, softmax_samples=100, '
+    "batch_size=4, sequence_length=32",
     "a large network": '"rnn_tanh", 10, 2_000, hidden_size=2500, batch_size=1, sequence_length=4',
     "a wide embedding": f'"gru", 20, 80_000, hidden_size=64, embedding_size=2_000, {LONG_STEP}',
     "a short text": '"gru", 20, 40_000, hidden_size=256, batch_size=4096, sequence_length=256',

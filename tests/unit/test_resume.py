@@ -70,6 +70,15 @@ def test_the_carried_state_and_its_reset_survive_a_resume() -> None:
     assert curve_of(broken) == curve_of(whole)
 
 
+def test_what_a_sampled_softmax_has_learnt_and_will_draw_survives_a_resume() -> None:
+    settings = {"softmax_samples": 3, "average_decay": 0.9}
+    whole = list(events_of("gru", **settings))
+    broken = until_the_end("gru", random.Random(4), **settings)
+    assert curve_of(broken) == curve_of(whole) != curve_of(list(events_of("gru", average_decay=0.9)))
+    for name, tensor in final_tensors(broken).items():
+        assert torch.equal(tensor, final_tensors(whole)[name]), name
+
+
 @pytest.mark.parametrize("calls", [1, 5, 9, 10, 12])
 def test_paused_at_any_moment_also_within_an_evaluation_it_goes_on_exactly(calls: int) -> None:
     whole = curve_of(list(events_of("gru")))
