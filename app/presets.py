@@ -19,7 +19,7 @@ Preset = Literal["auto", "tiny", "small", "medium", "large"]
 
 SIZES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
-        "tiny": {"hidden_size": 256},
+        "tiny": {"cell": "gru", "hidden_size": 256},
         "small": {"hidden_size": 384},
         "medium": {"hidden_size": 512},
         "large": {"hidden_size": 1024, "num_layers": 2, "embedding_size": 128},
@@ -32,7 +32,7 @@ SHORT_BUDGET_MINUTES = 2.0
 """Up to here `auto` is `small` too, on a CPU: one minute on one core makes of tiny Shakespeare 1.460 nats with 1x384,
 1.468 with 1x512, 1.469 with 1x256 (docs/recipe.md)."""
 SHORTEST_BUDGET_MINUTES = 0.25
-"""Up to here it is `tiny`: in seconds the network that reads most is ahead."""
+"""Up to here it is `tiny`: in seconds the network that reads most is ahead, and a GRU of an LSTM (docs/recipe.md)."""
 
 DROPOUT, MANY_PASSES, DROPOUT_OF_MANY_PASSES = 0.1, 10.0, 0.4
 """From so many passes over a text a network begins to learn it by heart with the usual dropout (docs/recipe.md)."""

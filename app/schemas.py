@@ -125,7 +125,7 @@ class Section(Request):
 class ModelSettings(Section):
     """The network; what is left out comes from the preset."""
 
-    cell: Cell | None = Field(default=None, description="The recurrence. Default lstm.")
+    cell: Cell | None = Field(default=None, description="The recurrence. Default lstm; gru for `tiny`.")
     hidden_size: int | None = Field(default=None, description="Width of each layer's hidden state, 1 to 16,384.")
     num_layers: int | None = Field(default=None, description="Recurrent layers on top of one another, 1 to 16.")
     embedding_size: int | None = Field(default=None, description="Width of a character's vector, 1 to 16,384.")

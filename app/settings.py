@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+import models
 from app.authority import host_of_setting, origin_of_setting
 
 PREFIX = "CHARSMITH_"
@@ -100,6 +101,12 @@ class Settings(BaseSettings):
     def temporary_dir(self) -> Path:
         """Upload spools and encoded corpora; in the data folder because a read-only container's /tmp is memory."""
         return self.data_dir / "tmp"
+
+    @property
+    def compiled_dir(self) -> Path:
+        """Where compiled functions are kept: beside their sources, or where that is read-only in the data folder."""
+        beside = Path(models.__file__).parent / "__pycache__"
+        return beside if os.access(beside.parent, os.W_OK) else self.temporary_dir / "compiled"
 
 
 def load_settings(**overrides: Any) -> Settings:

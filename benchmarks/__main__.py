@@ -16,6 +16,7 @@ from benchmarks.figures import Report, report_of
 from benchmarks.machine import machine
 from benchmarks.options import Options, read_options
 from benchmarks.quality import measure_quality
+from benchmarks.sampling import measure_sampling
 from benchmarks.scale import measure_scale
 from benchmarks.service import measure_service
 from benchmarks.speed import measure_speed
@@ -35,6 +36,7 @@ def _upload(folder: Path, options: Options) -> list[Report]:
 MEASURES: dict[str, Measure] = {
     "service": _service,
     "upload": _upload,
+    "sampling": lambda _, options: measure_sampling(options),
     "speed": lambda _, options: measure_speed(options),
     "scale": measure_scale,
     "quality": measure_quality,

@@ -23,7 +23,7 @@ FEWEST_ROWS = 8
 """Of a thread, as long as there are so many: a product of fewer only reads its matrix from memory."""
 
 
-def _array(tensor: Tensor) -> NDArray[Any]:
+def array_of(tensor: Tensor) -> NDArray[Any]:
     """The tensor's memory as models.gates takes it."""
     return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
@@ -135,7 +135,7 @@ def _walk(through: Any, weight: Weight, rows: int, *tensors: Tensor) -> None:
     The threads of one product would wait at every time step, and for a whole slice of time beside any other busy
     process.
     """
-    arrays = [_array(tensor) for tensor in tensors]
+    arrays = [array_of(tensor) for tensor in tensors]
 
     def go(first: int, last: int) -> None:
         try:
@@ -150,7 +150,7 @@ def sums_by_id(ids_TB: Tensor, values_TBG: Tensor, M: int) -> Tensor:
     """The sum of values over all places with the same id, float32 [M, G]. Each thread has columns of its own."""
     G = values_TBG.shape[2]
     sums_MG = torch.zeros(M, G)
-    arrays = [_array(tensor) for tensor in (ids_TB, values_TBG, sums_MG)]
+    arrays = [array_of(tensor) for tensor in (ids_TB, values_TBG, sums_MG)]
     ids, values, sums = arrays
     _in_threads(lambda first, last: gates.add_by_id(ids, values, first, last, sums), G, torch.get_num_threads())
     return sums_MG

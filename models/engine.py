@@ -1,31 +1,52 @@
-"""Generation: rows that read a prompt and write a text, all advanced by one synchronous `step`.
+"""Generation: rows that read a prompt and write a text, all advanced together by one synchronous `step`.
 
-Knows no network connection, process or store. A row's whole past is its state, so a row costs nothing while it is set
-aside. This version steps one row after the other. Invariant: what a row writes depends on the weights and its request
-alone, never on other rows, nor on when it was admitted, set aside or granted more.
+Knows no network, connection, process or store. A row's whole past is its state: a row that is set aside is its state
+and costs nothing, and rows join and leave between two steps (continuous batching). Invariant: what a row writes depends
+on the weights and its request alone, never on other rows, nor on when it was admitted, set aside or granted more.
 
-Shape suffixes: B rows (here 1), T time steps, V vocabulary, L layers, P parts of a layer's state, H hidden.
+Shape suffixes: T time steps, R rows, L layers, P parts of a layer's state, H hidden.
 """
 
 import math
+import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from models.checkpoint_header import CheckpointInfo
-from models.rnn import CharRNN
-from models.sampling import NotFinite, SamplingConfig, draw, noise_key, uniform
+from models.sampling import SamplingConfig, noise_key
 from models.stop_strings import StopStrings
 from models.vocabulary import Vocabulary, normalize
 
 FinishReason = Literal["stop", "length"]
 
-PRIME_CHARACTERS = 128
-"""A prompt is read in pieces of this length, cut at its multiples and nowhere else: products over another number of
-steps round otherwise. GRU 1x512: 130 us a character, so other rows wait 17 ms at most."""
+TURN_SECONDS = 0.002
+"""About so long one call writes, and one call reads of a prompt: a row that is evicted, or comes, waits no longer."""
+MOST_STEPS = 64
+NOT_FINITE = "the network's answer is not finite"
+
+
+class Stepper(Protocol):
+    """models.stepper, as far as it is needed here."""
+
+    @property
+    def empty_state(self) -> Tensor:
+        """That of a row which has read nothing [L, P, H]."""
+
+    def join(
+        self, state_LPH: Tensor, last_id: int, sampling: SamplingConfig, noise_key: int, position: int
+    ) -> None: ...
+
+    def leave(self, place: int) -> Tensor: ...
+
+    def write(self, steps: int) -> NDArray[np.int64]: ...
+
+    def read(self, state_LPH: Tensor, ids_T: NDArray[np.int64]) -> Tensor: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +75,13 @@ class RowOutput:
 class Engine:
     """The rows of one loaded model. All methods belong to one thread."""
 
-    def __init__(self, network: CharRNN, info: CheckpointInfo) -> None:
+    def __init__(self, stepper: Stepper, info: CheckpointInfo) -> None:
         self.info = info
-        self._network = network.eval()
-        self._device = next(network.parameters()).device
+        self._stepper = stepper
         self._rows: dict[int, _Row] = {}
-        self._priming: deque[int] = deque()  # ids of rows with more prompt to read; may hold evicted ones
+        self._writing: list[_Row] = []  # by their place in the stepper
+        self._reading: deque[_Row] = deque()  # with more prompt to read; may hold evicted ones
+        self._step_seconds = self._read_seconds = TURN_SECONDS  # of a step, of a character of a prompt
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -67,7 +89,7 @@ class Engine:
     @property
     def busy(self) -> bool:
         """Whether `step` has anything to do: some row is not set aside."""
-        return any(row.unread or row.allowance > 0 for row in self._rows.values())
+        return bool(self._writing or self._reading)
 
     def admit(self, row_id: int, request: RowRequest, allowance: float = math.inf) -> None:
         """A row joins the next step. It is set aside when it has written `allowance` characters, until `grant`.
@@ -76,101 +98,139 @@ class Engine:
         unless such are to be skipped.
         """
         assert row_id not in self._rows, "row ids are used once"
-        row = _Row(request, self.info, self._network.initial_state(1, self._device), allowance)
-        self._rows[row_id] = row
+        row = self._rows[row_id] = _Row(row_id, request, self.info, self._stepper.empty_state, allowance)
         if row.unread:
-            self._priming.append(row_id)
+            self._reading.append(row)
+        else:
+            self._join(row)
 
     def grant(self, row_id: int, characters: int) -> None:
         """The row may write so many more. Does nothing if the row is gone."""
         if row := self._rows.get(row_id):
             row.allowance += characters
+            if not row.unread and row.place is None:
+                self._join(row)
 
     def evict(self, row_id: int) -> None:
         """The row is gone, whatever it was doing. Does nothing if it is already."""
-        self._rows.pop(row_id, None)
+        if row := self._rows.pop(row_id, None):
+            self._set_aside(row)
+            if row.unread:
+                self._reading.remove(row)
 
-    @torch.inference_mode()
     def step(self) -> list[RowOutput]:
-        """Every row that is not set aside writes one character, and one row reads a piece of its prompt.
+        """Rows that are not set aside write some characters, all as many, and one row reads some of its prompt.
 
-        Rows with nothing to show yet are left out.
+        Each takes `TURN_SECONDS`, about, and reading no longer than writing did. Rows with nothing to show yet are left
+        out.
         """
-        self._prime_one()
-        ready = [(row_id, row) for row_id, row in self._rows.items() if not row.unread and row.allowance > 0]
-        outputs = [self._write(row_id, row) for row_id, row in ready]
-        for output in outputs:
+        outputs, seconds = self._write() if self._writing else ([], TURN_SECONDS)
+        if self._reading:
+            self._read_one(seconds)
+        return outputs
+
+    def _write(self) -> tuple[list[RowOutput], float]:
+        """What rows have to show, and the seconds that it took."""
+        steps, began = self._steps(), time.perf_counter()
+        drawn_TR = self._stepper.write(steps)
+        seconds = time.perf_counter() - began
+        self._step_seconds = seconds / steps
+        outputs = []
+        for row, ids in zip(list(self._writing), drawn_TR.T.tolist(), strict=True):
+            output = row.take(ids)
             if output.finished or output.failed:
-                self.evict(output.row_id)
-        return [output for output in outputs if output.text or output.finished or output.failed]
+                self.evict(row.id)
+            elif row.allowance <= 0:
+                self._set_aside(row)
+            if output.text or output.finished or output.failed:
+                outputs.append(output)
+        return outputs, seconds
 
-    def _prime_one(self) -> None:
+    def _steps(self) -> int:
+        """As many as every row may write, one where a row waits for its first character or might stop."""
+        most = min(MOST_STEPS, int(TURN_SECONDS / self._step_seconds))
+        return max(1, min(most, *(row.most_steps for row in self._writing)))
+
+    def _read_one(self, seconds: float) -> None:
         """Readers take turns, so that a short prompt is not kept waiting by a long one."""
-        while self._priming:
-            row_id = self._priming.popleft()
-            if row := self._rows.get(row_id):
-                _, row.state_LPBH = self._run(row.next_piece(), row.state_LPBH)
-                if row.unread:
-                    self._priming.append(row_id)
-                return
+        row = self._reading.popleft()
+        piece, began = row.next_piece(max(1, int(min(seconds, TURN_SECONDS) / self._read_seconds))), time.perf_counter()
+        row.state_LPH = self._stepper.read(row.state_LPH, piece)
+        self._read_seconds = (time.perf_counter() - began) / len(piece)
+        if row.unread:
+            self._reading.append(row)
+        else:
+            self._join(row)
 
-    def _write(self, row_id: int, row: "_Row") -> RowOutput:
-        logits_BTV, row.state_LPBH = self._run([row.last_id], row.state_LPBH)
-        try:
-            return row.take(row_id, draw(logits_BTV[0, 0].cpu().numpy(), row.request.sampling, row.noise()))
-        except NotFinite as error:
-            return RowOutput(row_id, "", failed=str(error))
+    def _join(self, row: "_Row") -> None:
+        if row.allowance > 0:
+            row.place = len(self._writing)
+            self._writing.append(row)
+            self._stepper.join(row.state_LPH, row.last_id, row.request.sampling, row.noise_key, row.written)
 
-    def _run(self, ids: list[int], state_LPBH: Tensor) -> tuple[Tensor, Tensor]:
-        ids_BT = torch.tensor([ids], device=self._device)
-        logits_BTV, after_LPBH = self._network(ids_BT, state_LPBH)
-        return logits_BTV, after_LPBH
+    def _set_aside(self, row: "_Row") -> None:
+        if row.place is not None:
+            row.state_LPH = self._stepper.leave(row.place)
+            last = self._writing.pop()
+            if last is not row:  # as in the stepper
+                self._writing[row.place], last.place = last, row.place
+            row.place = None
 
 
 class _Row:
     """One text in the making: its state, what it has still to read, how much it may still write."""
 
-    def __init__(self, request: RowRequest, info: CheckpointInfo, state_LPBH: Tensor, allowance: float) -> None:
+    def __init__(
+        self, row_id: int, request: RowRequest, info: CheckpointInfo, state_LPH: Tensor, allowance: float
+    ) -> None:
+        self.id = row_id
         self.request = request
-        self.state_LPBH = state_LPBH
+        self.state_LPH = state_LPH
+        """As of when it is not among those that write."""
+        self.place: int | None = None
         self.allowance = allowance
+        self.written = 0
+        self.noise_key = noise_key(request.seed, 0)
         self._characters = info.vocabulary.characters
         prompt = normalize(request.prompt, info.config.normalization)
         if request.skip_unknown:
             prompt = info.vocabulary.known(prompt)
-        self._prompt = info.vocabulary.encode(prompt or beginning(info.vocabulary))
+        self._prompt = info.vocabulary.encode(prompt or beginning(info.vocabulary)).astype(np.int64)
         self._read = 0
-        self.last_id = int(self._prompt[-1])  # fed by the step that writes the first character
-        self._written = 0
-        self._noise_key = noise_key(request.seed, 0)
+        self.last_id = int(self._prompt[-1])  # read by the step that writes the first character
         self._stops = StopStrings(request.stop)
 
     @property
     def unread(self) -> bool:
         return self._read < len(self._prompt) - 1
 
-    def next_piece(self) -> list[int]:
+    @property
+    def most_steps(self) -> int:
+        """That it may write at once: up to its end or allowance; the first alone, so that it is shown at once."""
+        if not self.written or self.request.stop:
+            return 1
+        return int(min(self.request.max_characters - self.written, self.allowance))
+
+    def next_piece(self, characters: int) -> NDArray[np.int64]:
         before = self._read
-        self._read = min(before + PRIME_CHARACTERS, len(self._prompt) - 1)
-        piece: list[int] = self._prompt[before : self._read].tolist()
-        return piece
+        self._read = min(before + characters, len(self._prompt) - 1)
+        return self._prompt[before : self._read]
 
-    def noise(self) -> float:
-        return uniform(self._noise_key, self._written)
-
-    def take(self, row_id: int, drawn: int) -> RowOutput:
-        """What there is to show after the drawn character."""
-        self.last_id = drawn
-        self._written += 1
-        text, stopped = self._stops.feed(self._characters[drawn])
+    def take(self, ids: Sequence[int]) -> RowOutput:
+        """What there is to show after the drawn characters."""
+        if ids[-1] < 0:
+            return RowOutput(self.id, "", failed=NOT_FINITE)
+        self.last_id = ids[-1]
+        self.written += len(ids)
+        text, stopped = self._stops.feed("".join([self._characters[drawn] for drawn in ids]))
         finished: FinishReason | None = None
         if stopped:
             finished = "stop"
-        elif self._written == self.request.max_characters:
+        elif self.written == self.request.max_characters:
             finished = "length"
             text += self._stops.rest()
         self.allowance -= len(text)
-        return RowOutput(row_id, text, finished)
+        return RowOutput(self.id, text, finished)
 
 
 def beginning(vocabulary: Vocabulary) -> str:

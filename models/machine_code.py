@@ -1,4 +1,4 @@
-"""How models.gates, models.products and models.walks are compiled, and where their machine code is kept.
+"""How gates, walks, products and inference are compiled, and where their machine code is kept.
 
 Invariant: code is taken up again only where it was made of these very files by these very versions, for the types that
 it is asked for. numba alone looks at the file of a function, not at the functions that it calls; and two processes that
@@ -17,7 +17,7 @@ import numba
 import torch
 
 HERE = Path(__file__).parent
-FILES = tuple(HERE / name for name in ("arithmetic.py", "gates.py", "products.py", "walks.py"))
+FILES = tuple(HERE / name for name in ("arithmetic.py", "gates.py", "inference.py", "products.py", "walks.py"))
 VERSIONS = (numba.__version__, llvmlite.__version__, torch.__version__)
 
 

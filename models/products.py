@@ -68,7 +68,9 @@ class Weight:
 
     def __init__(self, matrix_NK: Tensor, bias_N: Tensor | None, rows: int) -> None:
         packed = onednn_multiplies(matrix_NK.dtype)
-        self._memory = (matrix_NK := matrix_NK.contiguous(), bias_N)  # what the handles point into
+        matrix_NK = matrix_NK.contiguous()
+        self._memory = (None if packed else matrix_NK, bias_N)  # what the handles point into
+        self.bytes = matrix_NK.numel() * matrix_NK.element_size()
         handles = [0, 0]
         weakref.finalize(self, _delete, handles)
         handles[0] = _handle(matrix_NK)
@@ -76,9 +78,16 @@ class Weight:
             handles[0] = _packed(handles[0], rows)
         if bias_N is not None:
             handles[1] = _handle(bias_N)
+        self.inputs, self.dtype = matrix_NK.shape[1], matrix_NK.dtype
         own = (*handles, _TYPES[matrix_NK.dtype], len(matrix_NK), packed, _TEXT.ctypes.data)
         self.numbers = np.array([*_ADDRESSES, *own], np.int64)
         """What compiled code knows of this weight. As long as the weight lives, and no longer."""
+
+    def times(self, values_BK: Array) -> Array:
+        """The product of values in the weight's type, a copy [B, N]."""
+        products_BN = np.empty((len(values_BK), self.numbers[_WIDTH]), values_BK.dtype)
+        _copy_product(self.numbers, values_BK, products_BN)
+        return products_BN
 
 
 def onednn_multiplies(dtype: torch.dtype) -> bool:
@@ -196,6 +205,13 @@ def multiply(weight: Array, values_BK: Array, room: Array) -> Array:
     if failed:
         raise RuntimeError("torch refused a product")
     return carray(_at(room[_MEMORY], values_BK), (values_BK.shape[0], weight[_WIDTH]))
+
+
+@compiled()
+def _copy_product(weight: Array, values_BK: Array, products_BN: Array) -> None:
+    room = np.empty(ROOM, np.int64)
+    products_BN[:, :] = multiply(weight, values_BK, room)
+    release(weight, room)
 
 
 @compiled()

@@ -128,9 +128,9 @@ def _lstm_takes_bfloat16() -> bool:
 def _initialize(network: CharRNN) -> None:
     """Weights uniform in +-1/sqrt(hidden_size), embeddings standard normal, biases 0, with two exceptions.
 
-    LSTM: the forget gate's bias starts at `FORGET_BIAS`. ReLU: the recurrent matrix starts as half the identity (scaled from Le, Jaitly and
-    Hinton 2015, "A Simple Way to Initialize Recurrent Networks of Rectified Linear Units"): with the whole identity a
-    state that is carried over thousands of characters grows without bound.
+    LSTM: the forget gate's bias starts at `FORGET_BIAS`. ReLU: the recurrent matrix starts as half the identity (scaled
+    from Le, Jaitly and Hinton 2015, "A Simple Way to Initialize Recurrent Networks of Rectified Linear Units"): with
+    the whole identity a state that is carried over thousands of characters grows without bound.
     """
     hidden_size, cell = network.config.hidden_size, network.config.cell
     bound = 1 / math.sqrt(hidden_size)

@@ -149,7 +149,7 @@ class Runner:
                     return self._failed(failure.refusal)
 
     def _prepare(self, claim: Claim, folder: Path) -> TrainingTask:
-        compiled = self._settings.temporary_dir / "compiled"
+        compiled = self._settings.compiled_dir
         return prepare(self._database, claim, folder, compiled, device=self._device, threads=self._threads)
 
     def _drive(self, claim: Claim, child: TrainingChild, heartbeat: Heartbeat) -> Callable[[Claim], None]:

@@ -5,6 +5,9 @@ whatever the process does or fails to do.
 """
 
 import asyncio
+import os
+from functools import partial
+from pathlib import Path
 
 from app.generation.protocol import Decoder, Message, encode
 from app.processes import Child, start_module
@@ -25,9 +28,11 @@ class Link:
         self._decoder = Decoder()
 
     @classmethod
-    async def start(cls) -> "Link":
-        """The process, started but not yet ready: it waits for `begin`."""
-        starting = asyncio.create_task(asyncio.to_thread(start_module, "app.generation.process"))
+    async def start(cls, compiled_dir: Path) -> "Link":
+        """The process, started but not yet ready: it waits for `begin`. Compiled functions are kept in the folder."""
+        environment = {**os.environ, "NUMBA_CACHE_DIR": str(compiled_dir)}
+        start = partial(start_module, "app.generation.process", env=environment)
+        starting = asyncio.create_task(asyncio.to_thread(start))
         try:
             child = await asyncio.shield(starting)
         except asyncio.CancelledError:  # the thread goes on all the same: its child must not stay behind

@@ -166,12 +166,11 @@ def _row_request(fields: Message) -> RowRequest:
 
 
 def _described(decoded: Decoded) -> Message:
-    network, info = decoded
-    parameters = sum(p.numel() for p in network.parameters())
+    info = decoded.info
     return {
         "config": info.config.as_dict(),
         "vocabulary_size": len(info.vocabulary),
-        "parameters": parameters,
+        "parameters": decoded.parameters,
         "step": info.step,
         "train_loss": info.train_loss,
         "val_loss": info.val_loss,
@@ -194,10 +193,8 @@ def _resolved(device: str) -> str:
 
 
 def _set_up_torch() -> None:
-    torch.set_num_threads(1)  # rows are stepped one by one: a second thread only takes the trainer's
+    torch.set_num_threads(1)  # products of few rows: a second thread only takes the trainer's
     torch.set_flush_denormal(True)
-    # oneDNN's LSTM packs its weights anew at every call: 780 us for one character, 320 without (LSTM 1x512).
-    torch.backends.mkldnn.set_flags(False)  # type: ignore[no-untyped-call]
 
 
 def main() -> None:

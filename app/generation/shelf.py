@@ -11,6 +11,8 @@ import queue
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import NamedTuple
 
 import torch
 
@@ -20,7 +22,8 @@ from app.store.errors import Corrupted, NotFound, StoreError
 from models.checkpoint import decode_checkpoint
 from models.checkpoint_header import CheckpointInfo, InvalidCheckpoint
 from models.engine import Engine
-from models.rnn import CharRNN
+from models.padded_stepper import PaddedStepper
+from models.stepper import Stepper, compile_first, stepper_of
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +40,12 @@ class Refused(Exception):
         self.fields = fields
 
 
-Decoded = tuple[CharRNN, CheckpointInfo]
+class Decoded(NamedTuple):
+    """A model file that was read, its network ready to write."""
+
+    stepper: Stepper | PaddedStepper
+    info: CheckpointInfo
+    parameters: int
 
 
 class Shelf:
@@ -84,10 +92,9 @@ class Shelf:
 
     def keep(self, blob_id: str, decoded: Decoded) -> Engine:
         """The engine of a model that was read; older ones make room for it. Raises Refused where they cannot."""
-        network, info = decoded
-        size = sum(p.numel() * p.element_size() for p in network.parameters())
+        size = decoded.stepper.bytes
         self._check_room(size, self._in_use())  # again: rows may have begun since it was asked for
-        engine = Engine(network, info)
+        engine = Engine(decoded.stepper, decoded.info)
         self._engines[blob_id] = engine
         self._bytes[blob_id] = size
         for old in [key for key, other in self._engines.items() if not len(other) and key != blob_id]:
@@ -105,6 +112,9 @@ class Shelf:
             raise Refused("model_too_large", "there is no room for this model beside those that are writing now")
 
     def _load_forever(self) -> None:
+        if self._device == "cpu":
+            with suppress(RuntimeError):  # which loading meets as well, and tells
+                compile_first()
         while True:
             blob_id, in_use = self._wanted.get()
             self._read.put((blob_id, self._decode(blob_id, in_use)))
@@ -114,7 +124,8 @@ class Shelf:
         try:
             self._check_room(blob_bytes(self._database, blob_id), in_use)
             network, info = decode_checkpoint(b"".join(read_blob(self._database, blob_id)))
-            return network.to(self._device), info
+            parameters = sum(p.numel() for p in network.parameters())
+            return Decoded(stepper_of(network.to(self._device)), info, parameters)
         except Refused as refused:
             return refused
         except NotFound:

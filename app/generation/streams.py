@@ -60,6 +60,7 @@ class Generation:
     def __init__(self, settings: Settings, database_url: str, patience: Patience | None = None) -> None:
         self._patience = patience or Patience()
         self._beginning = {"do": "begin", "database_url": database_url, "device": settings.generation_device}
+        self._compiled_dir = settings.compiled_dir
         self._max_streams = settings.max_streams
         self._ids = itertools.count(1)
         self._streams: dict[int, Stream] = {}
@@ -188,7 +189,7 @@ class Generation:
 
     async def _run_once(self) -> str:
         """Why the process, started now, ended."""
-        link = await Link.start()
+        link = await Link.start(self._compiled_dir)
         link.say(self._beginning)
         pings = asyncio.create_task(self._ping(link))
         try:

@@ -14,12 +14,19 @@ TYPES = ("application/json", "text/csv")
 
 @pytest.mark.parametrize(
     ("preset", "size"),
-    [("tiny", (256, 1)), ("small", (384, 1)), ("medium", (512, 1)), ("large", (1024, 2)), ("auto", (512, 1))],
+    [
+        ("tiny", ("gru", 256, 1)),
+        ("small", ("lstm", 384, 1)),
+        ("medium", ("lstm", 512, 1)),
+        ("large", ("lstm", 1024, 2)),
+        ("auto", ("lstm", 512, 1)),
+    ],
 )
-def test_a_preset_is_a_size(preset: str, size: tuple[int, int]) -> None:
+def test_a_preset_is_a_network(preset: str, size: tuple[str, int, int]) -> None:
     model, _ = resolve(preset, {}, {"minutes": 10}, SMALL_CORPUS_CHARACTERS)  # type: ignore[arg-type]
 
-    assert (model.hidden_size, model.num_layers) == size
+    assert (model.cell, model.hidden_size, model.num_layers) == size
+    assert resolve(preset, {"cell": "rnn_tanh"}, {}, 10**6)[0].cell == "rnn_tanh"  # type: ignore[arg-type]
 
 
 def test_auto_is_medium_but_smaller_for_a_small_corpus_or_little_time() -> None:

@@ -1,0 +1,247 @@
+"""One character for every row, in one compiled call: products, gates, logits and the draw.
+
+Knows neither torch's networks nor texts, only arrays; models.stepper owns them. Arrays in the products' type are
+float32, or bfloat16 as uint16; gates, states and logits are float32, what is drawn from is float64. Invariant: what a
+row gives depends on its own state, character, settings and noise alone, as long as the products' rows do so.
+
+Shape suffixes: R rows, T steps, L layers, H hidden, P parts of a layer's state, G all gates' sums, V vocabulary, W
+numbers of a models.products.Weight; a number is so many blocks of H. A function works on rows `first` to before `last`.
+"""
+
+import numpy as np
+
+from models.arithmetic import FASTMATH, load, sigmoid, store, tanh
+from models.gates import Array
+from models.machine_code import compiled
+from models.products import ROOM, multiply, release
+
+TANH, RELU, GRU, LSTM = range(4)
+"""Which cell, by number: compiled code has no names."""
+
+_0 = np.float32(0)
+_GAMMA = np.uint64(0x9E3779B97F4A7C15)
+"""2^64 / golden ratio: splitmix64's increment."""
+
+
+@compiled(fastmath=FASTMATH)
+def _tanh_cell(product_H: Array, input_H: Array, hidden_H: Array) -> None:
+    for j in range(hidden_H.shape[0]):
+        hidden_H[j] = tanh(load(product_H[j]) + load(input_H[j]))
+
+
+@compiled(fastmath=FASTMATH)
+def _relu_cell(product_H: Array, input_H: Array, hidden_H: Array) -> None:
+    for j in range(hidden_H.shape[0]):
+        total = load(product_H[j]) + load(input_H[j])
+        hidden_H[j] = _0 if total < _0 else total  # in this order a NaN stays one
+
+
+@compiled(fastmath=FASTMATH)
+def _gru_cell(product_3: Array, input_3: Array, hidden_H: Array, work_4: Array) -> None:
+    """As models.gates.gru_forward."""
+    H = hidden_H.shape[0]
+    rz, r, z, p_n, x_n = work_4[: 2 * H], work_4[:H], work_4[H : 2 * H], product_3[2 * H :], input_3[2 * H :]
+    for j in range(2 * H):
+        rz[j] = sigmoid(load(product_3[j]) + load(input_3[j]))
+    for j in range(H):
+        r[j] = tanh(load(x_n[j]) + r[j] * load(p_n[j]))
+    for j in range(H):
+        hidden_H[j] = r[j] + z[j] * (hidden_H[j] - r[j])
+
+
+@compiled(fastmath=FASTMATH)
+def _lstm_cell(product_4: Array, input_4: Array, hidden_H: Array, cell_H: Array, work_4: Array) -> None:
+    """As models.gates.lstm_forward."""
+    H = hidden_H.shape[0]
+    i, f, n, o = work_4[:H], work_4[H : 2 * H], work_4[2 * H : 3 * H], work_4[3 * H :]
+    for j in range(4 * H):
+        work_4[j] = load(product_4[j]) + load(input_4[j])
+    for j in range(H):
+        i[j] = sigmoid(i[j]) * tanh(n[j])
+    for j in range(H):
+        cell_H[j] = sigmoid(f[j]) * cell_H[j] + i[j]
+    for j in range(H):
+        hidden_H[j] = sigmoid(o[j]) * tanh(cell_H[j])
+
+
+@compiled(fastmath=FASTMATH)
+def _narrow(hidden_H: Array, narrow_H: Array) -> None:
+    for j in range(hidden_H.shape[0]):
+        store(narrow_H, j, hidden_H[j])
+
+
+@compiled()
+def read_character(
+    cell: int,
+    ids_R: Array,
+    table_VG: Array,
+    recurrent_LW: Array,
+    inputs_LW: Array,
+    states_LPRH: Array,
+    narrow_LRH: Array,
+    work_4: Array,
+    first: int,
+    last: int,
+) -> None:
+    """The states after one more character of each row, in place.
+
+    `table_VG` is embedding and input weights of the first layer; `inputs_LW` those of the layers above (the first is
+    not used). `narrow_LRH` is the hidden states in the products' type. Raises RuntimeError when torch refuses.
+    """
+    room, input_room = np.empty(ROOM, np.int64), np.empty(ROOM, np.int64)
+    for layer in range(states_LPRH.shape[0]):
+        product = multiply(recurrent_LW[layer], narrow_LRH[layer, first:last], room)
+        sums = product
+        if layer > 0:
+            sums = multiply(inputs_LW[layer], narrow_LRH[layer - 1, first:last], input_room)
+        for row in range(first, last):
+            p, hidden = product[row - first], states_LPRH[layer, 0, row]
+            x = table_VG[ids_R[row]] if layer == 0 else sums[row - first]
+            if cell == GRU:
+                _gru_cell(p, x, hidden, work_4)
+            elif cell == LSTM:
+                _lstm_cell(p, x, hidden, states_LPRH[layer, 1, row], work_4)
+            elif cell == TANH:
+                _tanh_cell(p, x, hidden)
+            else:
+                _relu_cell(p, x, hidden)
+            _narrow(hidden, narrow_LRH[layer, row])
+        release(recurrent_LW[layer], room)
+        if layer > 0:
+            release(inputs_LW[layer], input_room)
+
+
+@compiled()
+def read_text(
+    cell: int,
+    ids_T: Array,
+    table_VG: Array,
+    recurrent_LW: Array,
+    inputs_LW: Array,
+    states_LPRH: Array,
+    narrow_LRH: Array,
+    work_4: Array,
+) -> None:
+    """The state of the first row after it has read a text."""
+    for t in range(ids_T.shape[0]):
+        read_character(cell, ids_T[t:], table_VG, recurrent_LW, inputs_LW, states_LPRH, narrow_LRH, work_4, 0, 1)
+
+
+@compiled()
+def write_characters(
+    cell: int,
+    ids_R: Array,
+    table_VG: Array,
+    recurrent_LW: Array,
+    inputs_LW: Array,
+    states_LPRH: Array,
+    narrow_LRH: Array,
+    work_4: Array,
+    output_W: Array,
+    numbers_R3: Array,
+    top_k_R: Array,
+    keys_R: Array,
+    positions_R: Array,
+    drawn_TR: Array,
+    work_V: Array,
+    first: int,
+    last: int,
+) -> None:
+    """As many characters of each row as `drawn_TR` has steps, each read by the next step.
+
+    `ids_R` is what each row reads first, in the end what it wrote last. `numbers_R3` are temperature, top_p and min_p;
+    `keys_R` (uint64) and `positions_R` the noise's place, the latter moved on. A row whose network answers
+    nothing finite writes -1 from there on, and reads character 0.
+    """
+    room, top = np.empty(ROOM, np.int64), states_LPRH.shape[0] - 1
+    for t in range(drawn_TR.shape[0]):
+        read_character(cell, ids_R, table_VG, recurrent_LW, inputs_LW, states_LPRH, narrow_LRH, work_4, first, last)
+        logits_RV = multiply(output_W, states_LPRH[top, 0, first:last], room)
+        for row in range(first, last):
+            noise = uniform(keys_R[row], positions_R[row])
+            temperature, top_p, min_p = numbers_R3[row]
+            drawn = draw(logits_RV[row - first], temperature, top_k_R[row], top_p, min_p, noise, work_V)
+            drawn_TR[t, row] = drawn
+            ids_R[row] = max(drawn, 0)
+            positions_R[row] += 1
+        release(output_W, room)
+
+
+@compiled()
+def draw(
+    logits_V: Array, temperature: float, top_k: int, top_p: float, min_p: float, noise: float, weights_V: Array
+) -> int:
+    """As models.sampling.draw; -1 for logits that are NaN or +infinity. `weights_V` (float64) is room to work in."""
+    V, likeliest = logits_V.shape[0], 0
+    for v in range(V):
+        if not logits_V[v] <= logits_V[likeliest]:  # larger, or NaN
+            likeliest = v
+            if logits_V[v] != logits_V[v]:
+                return -1
+    highest = np.float64(logits_V[likeliest])
+    if not abs(highest) < np.inf:
+        return -1
+    if temperature == 0:
+        return likeliest
+    for v in range(V):
+        weights_V[v] = np.exp((np.float64(logits_V[v]) - highest) / temperature)
+    if 0 < top_k < V or top_p < 1:
+        _drop_unlikely(weights_V[:V], top_k, top_p)
+    total = 0.0
+    for v in range(V):
+        if weights_V[v] < min_p:
+            weights_V[v] = 0
+        total += weights_V[v]
+    wanted, share, last = noise * total, 0.0, likeliest
+    for v in range(V):
+        share += weights_V[v]
+        if weights_V[v] > 0:
+            last = v
+            if share > wanted:
+                return v
+    return last  # the product was rounded up to the total
+
+
+@compiled()
+def _drop_unlikely(weights_V: Array, top_k: int, top_p: float) -> None:
+    """Top-k, then top-p, as models.sampling. Sorted is only what has a chance to stay."""
+    V = weights_V.shape[0]
+    # All below an even share of what may be dropped are dropped: together they are less than that.
+    lowest = (1 - top_p) * weights_V.sum() / V
+    limited = 0 < top_k < V
+    if limited:
+        lowest = np.partition(weights_V, V - top_k)[V - top_k]
+    candidates = np.flatnonzero(weights_V >= lowest)
+    order = candidates[np.argsort(-weights_V[candidates], kind="mergesort")]
+    kept = len(order)
+    if limited:
+        kept = min(kept, top_k)
+    if top_p < 1:
+        total, share = 0.0, 0.0
+        for place in range(kept):
+            total += weights_V[order[place]]
+        if not limited:
+            total = weights_V.sum()
+        for place in range(kept):
+            share += weights_V[order[place]]
+            if share >= top_p * total:
+                kept = place + 1
+                break
+    stays = weights_V[order[:kept]].copy()
+    weights_V[:] = 0
+    for place in range(kept):
+        weights_V[order[place]] = stays[place]
+
+
+@compiled()
+def uniform(key: int, position: int) -> float:
+    """As models.sampling.uniform."""
+    return np.float64(_mix(np.uint64(key) + np.uint64(position + 1) * _GAMMA) >> np.uint64(11)) * 2.0**-53
+
+
+@compiled()
+def _mix(value: np.uint64) -> np.uint64:
+    """As models.sampling: splitmix64's finalizer."""
+    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return value ^ (value >> np.uint64(31))

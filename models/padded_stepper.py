@@ -1,0 +1,101 @@
+"""Rows of a network on any device, in batches of one size, character by character: for CUDA.
+
+The same as models.stepper.Stepper, which is faster on a CPU. A batch always has all its places, whether they are in use
+or not: products of another number of rows may be rounded otherwise, and a row's text would depend on its neighbours.
+
+Shape suffixes as in models.stepper.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models.rnn import CharRNN
+from models.sampling import NotFinite, SamplingConfig, draw, uniform
+
+PLACES = 32
+
+
+class PaddedStepper:
+    """The rows of one network. All methods belong to one thread."""
+
+    def __init__(self, network: CharRNN) -> None:
+        self._network = network.eval()
+        self._device = next(network.parameters()).device
+        self._empty_LPH = network.initial_state(1, "cpu")[:, :, 0]
+        self.bytes = sum(p.numel() * p.element_size() for p in network.parameters())
+        """Memory of the network."""
+        self._batches_LPRH: list[Tensor] = []
+        self._ids_R: list[int] = []
+        self._noise: list[tuple[SamplingConfig, int]] = []
+        self._positions: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self._ids_R)
+
+    @property
+    def empty_state(self) -> Tensor:
+        """That of a row which has read nothing [L, P, H]."""
+        return self._empty_LPH
+
+    @torch.no_grad()
+    def join(self, state_LPH: Tensor, last_id: int, sampling: SamplingConfig, noise_key: int, position: int) -> None:
+        """As Stepper's."""
+        if len(self) == PLACES * len(self._batches_LPRH):
+            self._batches_LPRH.append(self._network.initial_state(PLACES, self._device))
+        self._place(len(self)).copy_(state_LPH)
+        self._ids_R.append(last_id)
+        self._noise.append((sampling, noise_key))
+        self._positions.append(position)
+
+    @torch.no_grad()
+    def leave(self, place: int) -> Tensor:
+        """As Stepper's."""
+        state_LPH = self._place(place).cpu().clone()
+        self._place(place).copy_(self._place(len(self) - 1))
+        columns: tuple[list[Any], ...] = (self._ids_R, self._noise, self._positions)
+        for column in columns:
+            column[place] = column[-1]
+            column.pop()
+        return state_LPH
+
+    @torch.no_grad()
+    def write(self, steps: int) -> NDArray[np.int64]:
+        """As Stepper's."""
+        return np.array([self._write_once() for _ in range(steps)], np.int64)
+
+    @torch.no_grad()
+    def read(self, state_LPH: Tensor, ids_T: NDArray[np.int64]) -> Tensor:
+        """As Stepper's. Character by character: a text gives the same state however it is cut."""
+        state_LPRH = self._network.initial_state(PLACES, self._device)
+        state_LPRH[:, :, 0] = state_LPH
+        for drawn in ids_T.tolist():
+            _, state_LPRH = self._network(torch.full((PLACES, 1), drawn, device=self._device), state_LPRH)
+        return state_LPRH[:, :, 0].cpu().clone()
+
+    def _place(self, place: int) -> Tensor:
+        return self._batches_LPRH[place // PLACES][:, :, place % PLACES]
+
+    def _write_once(self) -> list[int]:
+        for first in range(0, len(self), PLACES):
+            ids = self._ids_R[first : first + PLACES]
+            padded_R1 = torch.tensor([*ids, *[0] * (PLACES - len(ids))], device=self._device)[:, None]
+            batch = first // PLACES
+            logits_R1V, self._batches_LPRH[batch] = self._network(padded_R1, self._batches_LPRH[batch])
+            for row, logits_V in enumerate(logits_R1V[: len(ids), 0].cpu().numpy(), first):
+                self._ids_R[row] = self._draw(row, logits_V)
+        drawn = list(self._ids_R)
+        self._ids_R = [max(0, one) for one in drawn]
+        return drawn
+
+    def _draw(self, row: int, logits_V: NDArray[np.float32]) -> int:
+        sampling, key = self._noise[row]
+        position = self._positions[row]
+        self._positions[row] += 1
+        try:
+            return draw(logits_V, sampling, uniform(key, position))
+        except NotFinite:
+            return -1

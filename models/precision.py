@@ -1,0 +1,10 @@
+"""Which types a device multiplies."""
+
+import torch
+
+
+def multiplies_bfloat16(device: torch.device | str) -> bool:
+    """Whether products in bfloat16 are the hardware's own there: twice to four times as fast as float32's."""
+    if torch.device(device).type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

@@ -1,0 +1,206 @@
+"""CharRNN folded for inference: the states of rows, and one more character for each of them in one compiled call.
+
+Knows no texts and no requests. The embedding and the first layer's input weights are one table, looked up by character;
+weights are laid out once. Invariants: rows 0 to `len` are in use; what a row writes is the same, to the bit, whatever
+other rows there are and wherever it stands.
+
+Products are in bfloat16 where the hardware multiplies it, else float32; the output layer's are float32, since logits
+of ten would be rounded to a thirtieth. Shape suffixes as in models.inference.
+"""
+
+import sys
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models import inference
+from models.cells import array_of
+from models.config import ModelConfig
+from models.padded_stepper import PaddedStepper
+from models.precision import multiplies_bfloat16
+from models.products import Weight
+from models.rnn import CharRNN
+from models.sampling import SamplingConfig
+
+_CELLS = {
+    "rnn_tanh": inference.TANH,
+    "rnn_relu": inference.RELU,
+    "gru": inference.GRU,
+    "lstm": inference.LSTM,
+}
+FEWEST_PLACES = 4
+PACKED_FOR = {torch.bfloat16: 1, torch.float32: 16}
+"""Rows that oneDNN's layout is made for. With these a row's product has the same bits among 1 to 128 rows (seen with
+AMX): made for 16, bfloat16's of 8 to 33 rows had others; made for one, float32's of a single row."""
+TRIED_ROWS = (1, 2, 3, 4, 5, 7, 8, 12, 16, 17, 31, 32, 33, 48, 64, 65, 96)
+MOST_TRIED_ROWS = 128
+
+
+class Stepper:
+    """The rows of one network on the CPU. All methods belong to one thread.
+
+    Raises RuntimeError, here and where characters are read and written, when torch refuses a product.
+    """
+
+    def __init__(self, network: CharRNN, dtype: torch.dtype) -> None:
+        self._cell = _CELLS[network.config.cell]
+        tensors = dict(network.named_parameters())
+        layers = [f"layers.{layer}" for layer in range(network.config.num_layers)]
+
+        def weights(kind: str, layers: list[str]) -> list[Weight]:
+            return [_weight(tensors[f"{name}.weight_{kind}"], tensors[f"{name}.bias_{kind}"], dtype) for name in layers]
+
+        with torch.inference_mode():
+            input_weights_GX, input_bias_G = tensors["layers.0.weight_ih_l0"], tensors["layers.0.bias_ih_l0"]
+            table_VG = network.embedding.weight @ input_weights_GX.T + input_bias_G
+            self._table_VG = array_of(table_VG.to(dtype))
+            recurrent, inputs = weights("hh_l0", layers), weights("ih_l0", layers[1:])
+            self._output = _weight(network.output.weight, network.output.bias, torch.float32)
+        self._kept = [*recurrent, *inputs]  # as long as their numbers are in use
+        self._recurrent_LW = np.stack([weight.numbers for weight in recurrent])
+        self._inputs_LW = np.stack([np.zeros_like(recurrent[0].numbers), *(weight.numbers for weight in inputs)])
+        self._work_V = np.empty(network.vocabulary_size)
+        self._rows = _Rows.of(network.initial_state(FEWEST_PLACES), dtype)
+        self._reader = _Rows.of(network.initial_state(1), dtype)
+        self._empty_LPH = network.initial_state(1)[:, :, 0]
+        self.bytes = self._table_VG.nbytes + sum(weight.bytes for weight in [*self._kept, self._output])
+        """Memory of the network."""
+        self.bytes_per_character = self.bytes - self._table_VG.nbytes + self._table_VG[0].nbytes
+        """That are read for one row's next character."""
+        self.dtype = dtype
+        """Of the products, but for the output layer's."""
+        self._length = 0
+        self.row_invariant = all(map(_is_row_invariant, [*self._kept, self._output]))
+        """Whether a row's products have the same bits among others. If not, each row is stepped alone."""
+
+    def __len__(self) -> int:
+        return self._length
+
+    @property
+    def empty_state(self) -> Tensor:
+        """That of a row which has read nothing [L, P, H]."""
+        return self._empty_LPH
+
+    def join(self, state_LPH: Tensor, last_id: int, sampling: SamplingConfig, noise_key: int, position: int) -> None:
+        """A row more, at the end. `last_id` is what it reads before it writes the character at `position`."""
+        place = self._length
+        if place == len(self._rows.ids_R):
+            self._rows = self._rows.doubled()
+        rows = self._rows
+        self._length += 1
+        rows.put_state(place, state_LPH)
+        rows.ids_R[place], rows.keys_R[place], rows.positions_R[place] = last_id, noise_key, position
+        # Below the normal numbers a temperature is 0 to a processor that flushes denormals, as that of generation.
+        temperature = max(sampling.temperature, sys.float_info.min) if sampling.temperature else 0.0
+        rows.numbers_R3[place] = temperature, sampling.top_p, sampling.min_p
+        rows.top_k_R[place] = sampling.top_k
+
+    def leave(self, place: int) -> Tensor:
+        """The row at `place` is gone; what was the last row is there now. Its state [L, P, H]."""
+        state_LPH = self._rows.state(place)
+        self._length -= 1
+        self._rows.move(self._length, place)
+        return state_LPH
+
+    def write(self, steps: int) -> NDArray[np.int64]:
+        """The ids of the next characters of all rows [T, R]; -1 from where on a network answers nothing finite."""
+        drawn_TR, rows = np.empty((steps, self._length), np.int64), self._rows
+        parts = [(0, self._length)] if self.row_invariant else [(row, row + 1) for row in range(self._length)]
+        for first, last in parts:
+            inference.write_characters(
+                *(self._cell, rows.ids_R, *self._weights, *rows.states),
+                *(self._output.numbers, rows.numbers_R3, rows.top_k_R, rows.keys_R, rows.positions_R),
+                *(drawn_TR, self._work_V, first, last),
+            )
+        return drawn_TR
+
+    def read(self, state_LPH: Tensor, ids_T: NDArray[np.int64]) -> Tensor:
+        """The state [L, P, H] after more characters, of which there may be none."""
+        self._reader.put_state(0, state_LPH)
+        inference.read_text(self._cell, ids_T, *self._weights, *self._reader.states)
+        return self._reader.state(0)
+
+    @property
+    def _weights(self) -> tuple[NDArray[Any], ...]:
+        return self._table_VG, self._recurrent_LW, self._inputs_LW
+
+
+def _weight(matrix: Tensor, bias: Tensor, dtype: torch.dtype) -> Weight:
+    return Weight(matrix.to(dtype), bias.to(dtype), PACKED_FOR[dtype])
+
+
+def _is_row_invariant(weight: Weight) -> bool:
+    normal_BK = np.random.default_rng(0).standard_normal((MOST_TRIED_ROWS, weight.inputs), np.float32)
+    values_BK = array_of(torch.from_numpy(normal_BK).to(weight.dtype))
+    whole_BN = weight.times(values_BK)
+    return all(np.array_equal(weight.times(values_BK[:rows]), whole_BN[:rows]) for rows in TRIED_ROWS)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The arrays that have a place for each row."""
+
+    states_LPRH: NDArray[np.float32]
+    narrow_LRH: NDArray[Any]
+    """The hidden states in the products' type."""
+    ids_R: NDArray[np.int64]
+    numbers_R3: NDArray[np.float64]
+    top_k_R: NDArray[np.int64]
+    keys_R: NDArray[np.uint64]
+    positions_R: NDArray[np.int64]
+    work_4: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, states_LPRH: Tensor, dtype: torch.dtype) -> Self:
+        _, _, R, H = states_LPRH.shape
+        narrow_LRH = array_of(states_LPRH[:, 0].to(dtype, copy=True))
+        ids_R, top_k_R, positions_R = np.zeros((3, R), np.int64)
+        work_4, keys_R = np.empty(4 * H, np.float32), np.zeros(R, np.uint64)
+        return cls(states_LPRH.numpy(), narrow_LRH, ids_R, np.zeros((R, 3)), top_k_R, keys_R, positions_R, work_4)
+
+    @property
+    def states(self) -> tuple[NDArray[Any], ...]:
+        return self.states_LPRH, self.narrow_LRH, self.work_4
+
+    def state(self, place: int) -> Tensor:
+        return torch.from_numpy(self.states_LPRH[:, :, place].copy())
+
+    def put_state(self, place: int, state_LPH: Tensor) -> None:
+        self.states_LPRH[:, :, place] = state_LPH.numpy()
+        dtype = torch.bfloat16 if self.narrow_LRH.dtype == np.uint16 else torch.float32
+        self.narrow_LRH[:, place] = array_of(state_LPH[:, 0].to(dtype))
+
+    def move(self, origin: int, place: int) -> None:
+        self.states_LPRH[:, :, place] = self.states_LPRH[:, :, origin]
+        self.narrow_LRH[:, place] = self.narrow_LRH[:, origin]
+        for name in ("ids_R", "numbers_R3", "top_k_R", "keys_R", "positions_R"):
+            array = getattr(self, name)
+            array[place] = array[origin]
+
+    def doubled(self) -> Self:
+        """With twice as many places."""
+        axes = {"states_LPRH": 2, "narrow_LRH": 1}
+        arrays = {f.name: (getattr(self, f.name),) * 2 for f in fields(self) if f.name != "work_4"}
+        longer = {name: np.concatenate(twice, axes.get(name, 0)) for name, twice in arrays.items()}
+        return type(self)(**longer, work_4=self.work_4)
+
+
+def compile_first() -> None:
+    """Have everything compiled, which takes ten seconds once on a machine, before a stream waits for it."""
+    network = CharRNN(ModelConfig(hidden_size=1, embedding_size=1), vocabulary_size=1)
+    stepper = stepper_of(network)
+    state_LPH = stepper.read(stepper.empty_state, np.zeros(1, np.int64))
+    stepper.join(state_LPH, 0, SamplingConfig(), 0, 0)
+    stepper.write(1)
+
+
+def stepper_of(network: CharRNN) -> "Stepper | PaddedStepper":
+    """The stepper for the device that the network is on."""
+    device = next(network.parameters()).device
+    if device.type != "cpu":
+        return PaddedStepper(network)
+    return Stepper(network, torch.bfloat16 if multiplies_bfloat16(device) else torch.float32)
