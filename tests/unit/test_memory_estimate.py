@@ -22,8 +22,9 @@ def test_the_estimate_grows_with_everything_that_costs_some() -> None:
     base = memory_bytes(ModelConfig(), TrainingConfig(), 65, LONG)
 
     assert base > RESTING_BYTES * ModelConfig().parameter_count(65)
-    for model in (ModelConfig(hidden_size=513), ModelConfig(num_layers=2), ModelConfig(cell="lstm")):
+    for model in (ModelConfig(hidden_size=513), ModelConfig(num_layers=2)):
         assert memory_bytes(model, TrainingConfig(), 65, LONG) > base
+    assert memory_bytes(ModelConfig(cell="gru"), TrainingConfig(), 65, LONG) < base
     for training in (
         TrainingConfig(batch_size=33),
         TrainingConfig(sequence_length=65),

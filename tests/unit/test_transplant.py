@@ -71,7 +71,7 @@ def test_all_new_characters_together_have_a_small_share_however_many_they_are(co
 
 def test_a_network_of_another_shape_or_with_fewer_characters_is_refused() -> None:
     origin = network_of(KNOWN, 1)
-    for other in (replace(CONFIG, cell="lstm"), replace(CONFIG, hidden_size=13), replace(CONFIG, normalization="nfc")):
+    for other in (replace(CONFIG, cell="gru"), replace(CONFIG, hidden_size=13), replace(CONFIG, normalization="nfc")):
         with pytest.raises(ValueError, match="another network"):
             transplant(origin, KNOWN, network_of(KNOWN, 2, other), KNOWN)
     fewer = Vocabulary("bd")
