@@ -71,8 +71,10 @@ class ProgressDocument(Document):
     steps: int | None = Field(None, description="Planned; with a budget in minutes it is corrected on the way.")
     epoch: float | None = None
     fraction: float = Field(0.0, description="Share of the budget used, 0 to 1.")
-    train_loss: float | None = Field(None, description="Nats per character.")
-    val_loss: float | None = Field(None, description="Nats per character.")
+    train_loss: float | None = Field(
+        None, description="Nats per character; with `softmax_samples` an estimate that is a little too low."
+    )
+    val_loss: float | None = Field(None, description="Nats per character, over the whole vocabulary.")
     bits_per_character: float | None = Field(
         None, description="Of the validation loss, or of the training loss as long as there is none."
     )

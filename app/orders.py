@@ -36,12 +36,12 @@ def order_continued(
 
     Rarely the corpus has to be read for it (see `corpus_characters`): for threads that may wait, and no transaction.
     """
-    characters = corpus_characters(database, corpus, info.config.normalization)
+    _, given = _given(request)
+    config, course = presets.resolve_continued(request.preset, *_given(request), info.config)
+    characters = corpus_characters(database, corpus, config.normalization)
     new = len(set(characters).difference(info.vocabulary.characters))
     size = len(info.vocabulary) + new
-    config, course = presets.resolve_continued(
-        request.preset, *_given(request), info.config, vocabulary_size=size, on_gpu=_on_gpu(places)
-    )
+    course = presets.with_softmax_samples(course, given, size, on_gpu=_on_gpu(places))
     check_feasible(config, course, corpus, size, places)
     return Order(_name(request, corpus), config.as_dict(), course.as_dict(), new_characters=new)
 

@@ -27,10 +27,10 @@ SIZES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 )
 
 SMALL_CORPUS_CHARACTERS = 100_000
-"""Below, `auto` is `small`: a medium network of 0.9 million numbers would learn such a text by heart."""
+"""Below, `auto` is `small`: a medium network of 1.3 million numbers would learn such a text by heart."""
 SHORT_BUDGET_MINUTES = 2.0
-"""Up to here `auto` is `small` too, on a CPU: one minute on one core makes of tiny Shakespeare 1.460 nats with 1x384,
-1.468 with 1x512, 1.469 with 1x256 (docs/recipe.md)."""
+"""Up to here `auto` is `small` too, on a CPU: one minute on one core made of tiny Shakespeare 1.460 nats with a GRU
+1x384, 1.468 with 1x512, 1.469 with 1x256 (docs/recipe.md; the LSTMs were not compared at equal time)."""
 SHORTEST_BUDGET_MINUTES = 0.25
 """Up to here it is `tiny`: in seconds the network that reads most is ahead, and a GRU of an LSTM (docs/recipe.md)."""
 
@@ -67,19 +67,16 @@ def resolve(
         preset = _automatic(course, corpus_characters, on_gpu=on_gpu)
     dropout = _dropout(course, corpus_characters, on_gpu=on_gpu)
     config = _named("model", ModelConfig, {**SIZES[preset], "dropout": dropout, **model})
-    return config, _completed(course, config, training, vocabulary_size, on_gpu=on_gpu)
+    course = _with_rate(course, config, training)
+    known = vocabulary_size if config.normalization != "letters" else LETTERS
+    return config, with_softmax_samples(course, training, known, on_gpu=on_gpu)
 
 
 def resolve_continued(
-    preset: Preset,
-    model: Mapping[str, Any],
-    training: Mapping[str, Any],
-    origin: ModelConfig,
-    *,
-    vocabulary_size: int,
-    on_gpu: bool = False,
+    preset: Preset, model: Mapping[str, Any], training: Mapping[str, Any], origin: ModelConfig
 ) -> tuple[ModelConfig, TrainingConfig]:
-    """As `resolve`, for a job that goes on from a checkpoint, whose network is `origin`.
+    """As `resolve`, for a job that goes on from a checkpoint, whose network is `origin`; `with_softmax_samples` is to
+    follow, once it is known how many characters the network will know.
 
     The network stays as it is, but for its dropout, which is no shape. InvalidConfig tells what contradicts it.
     """
@@ -90,19 +87,20 @@ def resolve_continued(
     for name, value in origin.as_dict().items():
         if name != "dropout" and model.get(name, value) != value:
             raise InvalidConfig(f"model.{name}", f"the checkpoint has {value!r}, not {model[name]!r}: leave it out")
-    return config, _completed(course, config, training, vocabulary_size, on_gpu=on_gpu)
+    return config, _with_rate(course, config, training)
 
 
-def _completed(
-    course: TrainingConfig, config: ModelConfig, given: Mapping[str, Any], vocabulary_size: int, *, on_gpu: bool
+def _with_rate(course: TrainingConfig, config: ModelConfig, given: Mapping[str, Any]) -> TrainingConfig:
+    return course if "learning_rate" in given else replace(course, learning_rate=learning_rate(config))
+
+
+def with_softmax_samples(
+    course: TrainingConfig, given: Mapping[str, Any], vocabulary_size: int, *, on_gpu: bool
 ) -> TrainingConfig:
-    """With what depends on the network, where it is not given."""
-    known = vocabulary_size if config.normalization != "letters" else LETTERS
-    own: dict[str, Any] = {
-        "learning_rate": learning_rate(config),
-        "softmax_samples": softmax_samples(known, on_gpu=on_gpu),
-    }
-    return replace(course, **{name: value for name, value in own.items() if name not in given})
+    """With as many as suit the vocabulary, where it is not said how many."""
+    if "softmax_samples" in given:
+        return course
+    return replace(course, softmax_samples=softmax_samples(vocabulary_size, on_gpu=on_gpu))
 
 
 def _automatic(training: TrainingConfig, corpus_characters: int, *, on_gpu: bool) -> Preset:

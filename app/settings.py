@@ -99,14 +99,19 @@ class Settings(BaseSettings):
 
     @property
     def temporary_dir(self) -> Path:
-        """Upload spools and encoded corpora; in the data folder because a read-only container's /tmp is memory."""
+        """Upload spools, encoded corpora, perhaps compiled functions; in the data folder because a container with a
+        read-only root has memory for its /tmp."""
         return self.data_dir / "tmp"
 
     @property
     def compiled_dir(self) -> Path:
-        """Where compiled functions are kept: beside their sources, or where that is read-only in the data folder."""
+        """Where compiled functions are kept: numba's own variable, beside their sources, or in the data folder where
+        those are read-only."""
+        if told := os.environ.get("NUMBA_CACHE_DIR"):
+            return Path(told)
         beside = Path(models.__file__).parent / "__pycache__"
-        return beside if os.access(beside.parent, os.W_OK) else self.temporary_dir / "compiled"
+        writable = os.access(beside if beside.exists() else beside.parent, os.W_OK)
+        return beside if writable else self.temporary_dir / "compiled"
 
 
 def load_settings(**overrides: Any) -> Settings:

@@ -1,6 +1,6 @@
 """What a step costs, in time and memory, against corpus size, vocabulary, hidden size and sequence length.
 
-The default network (GRU 1x512, embedding 64, batch 32, sequence 32) unless the axis says otherwise; each training in a
+The default network (LSTM 1x512, embedding 64, batch 32, sequence 32) unless the axis says otherwise; each training in a
 process of its own.
 """
 

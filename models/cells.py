@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models import gates, walks
-from models.products import Weight, refusal
+from models.products import Weight, telling_refusals
 
 FEWEST_ROWS = 8
 """Of a thread, as long as there are so many: a product of fewer only reads its matrix from memory."""
@@ -138,10 +138,8 @@ def _walk(through: Any, weight: Weight, rows: int, *tensors: Tensor) -> None:
     arrays = [array_of(tensor) for tensor in tensors]
 
     def go(first: int, last: int) -> None:
-        try:
+        with telling_refusals():
             through(weight.numbers, first, last, *arrays)
-        except RuntimeError as error:
-            raise refusal() from error  # compiled code raises what it knew when it was compiled, no more
 
     _in_threads(go, rows, threads_for(rows))
 

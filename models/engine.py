@@ -10,7 +10,7 @@ Shape suffixes: T time steps, R rows, L layers, P parts of a layer's state, H hi
 import math
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -27,6 +27,8 @@ FinishReason = Literal["stop", "length"]
 
 TURN_SECONDS = 0.002
 """About so long one call writes, and one call reads of a prompt: a row that is evicted, or comes, waits no longer."""
+SHORTEST_SECONDS = 1e-6
+"""A clock may stand still meanwhile."""
 MOST_STEPS = 64
 NOT_FINITE = "the network's answer is not finite"
 
@@ -64,7 +66,7 @@ class RowRequest:
 
 @dataclass(frozen=True, slots=True)
 class RowOutput:
-    """What a row wrote in a step. After `finished` or `failed` is told, the row is gone."""
+    """What a row wrote in a step, before it failed if it did. After `finished` or `failed` is told, the row is gone."""
 
     row_id: int
     text: str
@@ -75,12 +77,13 @@ class RowOutput:
 class Engine:
     """The rows of one loaded model. All methods belong to one thread."""
 
-    def __init__(self, stepper: Stepper, info: CheckpointInfo) -> None:
+    def __init__(self, stepper: Stepper, info: CheckpointInfo, clock: Callable[[], float] = time.perf_counter) -> None:
         self.info = info
         self._stepper = stepper
+        self._clock = clock
         self._rows: dict[int, _Row] = {}
         self._writing: list[_Row] = []  # by their place in the stepper
-        self._reading: deque[_Row] = deque()  # with more prompt to read; may hold evicted ones
+        self._reading: deque[_Row] = deque()  # with more prompt to read
         self._step_seconds = self._read_seconds = TURN_SECONDS  # of a step, of a character of a prompt
 
     def __len__(self) -> int:
@@ -131,9 +134,9 @@ class Engine:
 
     def _write(self) -> tuple[list[RowOutput], float]:
         """What rows have to show, and the seconds that it took."""
-        steps, began = self._steps(), time.perf_counter()
+        steps, began = self._steps(), self._clock()
         drawn_TR = self._stepper.write(steps)
-        seconds = time.perf_counter() - began
+        seconds = max(self._clock() - began, SHORTEST_SECONDS)
         self._step_seconds = seconds / steps
         outputs = []
         for row, ids in zip(list(self._writing), drawn_TR.T.tolist(), strict=True):
@@ -147,16 +150,16 @@ class Engine:
         return outputs, seconds
 
     def _steps(self) -> int:
-        """As many as every row may write, one where a row waits for its first character or might stop."""
+        """As many as every row may write, one where a row waits for its first character."""
         most = min(MOST_STEPS, int(TURN_SECONDS / self._step_seconds))
         return max(1, min(most, *(row.most_steps for row in self._writing)))
 
     def _read_one(self, seconds: float) -> None:
         """Readers take turns, so that a short prompt is not kept waiting by a long one."""
         row = self._reading.popleft()
-        piece, began = row.next_piece(max(1, int(min(seconds, TURN_SECONDS) / self._read_seconds))), time.perf_counter()
+        piece, began = row.next_piece(max(1, int(min(seconds, TURN_SECONDS) / self._read_seconds))), self._clock()
         row.state_LPH = self._stepper.read(row.state_LPH, piece)
-        self._read_seconds = (time.perf_counter() - began) / len(piece)
+        self._read_seconds = max(self._clock() - began, SHORTEST_SECONDS) / len(piece)
         if row.unread:
             self._reading.append(row)
         else:
@@ -207,7 +210,7 @@ class _Row:
     @property
     def most_steps(self) -> int:
         """That it may write at once: up to its end or allowance; the first alone, so that it is shown at once."""
-        if not self.written or self.request.stop:
+        if not self.written:
             return 1
         return int(min(self.request.max_characters - self.written, self.allowance))
 
@@ -218,19 +221,26 @@ class _Row:
 
     def take(self, ids: Sequence[int]) -> RowOutput:
         """What there is to show after the drawn characters."""
-        if ids[-1] < 0:
-            return RowOutput(self.id, "", failed=NOT_FINITE)
-        self.last_id = ids[-1]
-        self.written += len(ids)
-        text, stopped = self._stops.feed("".join([self._characters[drawn] for drawn in ids]))
+        pieces: list[str] = []
         finished: FinishReason | None = None
-        if stopped:
-            finished = "stop"
-        elif self.written == self.request.max_characters:
+        failed = None
+        for drawn in ids:  # what follows the end was drawn for nothing
+            if drawn < 0:
+                failed = NOT_FINITE
+                break
+            self.last_id = drawn
+            self.written += 1
+            piece, stopped = self._stops.feed(self._characters[drawn])
+            pieces.append(piece)
+            if stopped:
+                finished = "stop"
+                break
+        if not finished and self.written == self.request.max_characters:
             finished = "length"
-            text += self._stops.rest()
+            pieces.append(self._stops.rest())
+        text = "".join(pieces)
         self.allowance -= len(text)
-        return RowOutput(self.id, text, finished)
+        return RowOutput(self.id, text, finished, failed)
 
 
 def beginning(vocabulary: Vocabulary) -> str:

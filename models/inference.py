@@ -150,8 +150,8 @@ def write_characters(
     """As many characters of each row as `drawn_TR` has steps, each read by the next step.
 
     `ids_R` is what each row reads first, in the end what it wrote last. `numbers_R3` are temperature, top_p and min_p;
-    `keys_R` (uint64) and `positions_R` the noise's place, the latter moved on. A row whose network answers
-    nothing finite writes -1 from there on, and reads character 0.
+    `keys_R` (uint64) and `positions_R` the noise's place, the latter moved on. Where a row's network answers
+    nothing finite it writes -1 and reads character 0: what it writes after that means nothing.
     """
     room, top = np.empty(ROOM, np.int64), states_LPRH.shape[0] - 1
     for t in range(drawn_TR.shape[0]):

@@ -9,6 +9,7 @@ import hashlib
 import os
 import uuid
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,16 @@ _BASE = Path(os.environ.get("NUMBA_CACHE_DIR") or HERE / "__pycache__")
 numba.config.CACHE_DIR = str(folder_of(_BASE, FILES, VERSIONS))
 
 
+def _if_it_can(save: Callable[..., None]) -> Callable[..., None]:
+    """A full disk must not fail the call whose code was to be kept."""
+
+    def save_or_not(*arguments: Any) -> None:
+        with suppress(OSError):
+            save(*arguments)
+
+    return save_or_not
+
+
 def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """A function that numba compiles at its first call, without Python's lock, and keeps for later processes."""
 
@@ -42,6 +53,7 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
         kept = dispatcher._cache._cache_file
         # Instead of numbers: the next free one is the same for two processes that look at the same time.
         kept._data_name = lambda _number: f"{uuid.uuid4().hex}.nbc"
+        dispatcher._cache.save_overload = _if_it_can(dispatcher._cache.save_overload)
         return dispatcher
 
     return compile_later

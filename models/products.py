@@ -10,6 +10,8 @@ Shape suffixes: B rows, K what a row has, N what its product has.
 import ctypes
 import sys
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +72,6 @@ class Weight:
         packed = onednn_multiplies(matrix_NK.dtype)
         matrix_NK = matrix_NK.contiguous()
         self._memory = (None if packed else matrix_NK, bias_N)  # what the handles point into
-        self.bytes = matrix_NK.numel() * matrix_NK.element_size()
         handles = [0, 0]
         weakref.finalize(self, _delete, handles)
         handles[0] = _handle(matrix_NK)
@@ -86,7 +87,8 @@ class Weight:
     def times(self, values_BK: Array) -> Array:
         """The product of values in the weight's type, a copy [B, N]."""
         products_BN = np.empty((len(values_BK), self.numbers[_WIDTH]), values_BK.dtype)
-        _copy_product(self.numbers, values_BK, products_BN)
+        with telling_refusals():
+            _copy_product(self.numbers, values_BK, products_BN)
         return products_BN
 
 
@@ -101,6 +103,15 @@ def refusal() -> RuntimeError:
     """What torch said, in this thread, when it last refused something."""
     told = _TORCH.torch_exception_get_what_without_backtrace() or b"no reason given"
     return RuntimeError(f"torch refused a product: {told.decode(errors='replace')}")
+
+
+@contextmanager
+def telling_refusals() -> Iterator[None]:
+    """Compiled code raises what it knew when it was compiled, no more: here its RuntimeError says why torch refused."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise refusal() from error
 
 
 def _checked(failed: int) -> None:

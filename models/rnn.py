@@ -92,7 +92,10 @@ def _layer(config: ModelConfig, width: int) -> nn.RNNBase:
 
 
 def _fast() -> tuple[Any, Any]:
-    from models.recurrence import run_first_layer, run_layer  # they bring a compiler along, which generation lacks
+    from models.recurrence import (
+        run_first_layer,
+        run_layer,
+    )  # they bring a compiler along, which the network alone does not need
 
     return run_layer, run_first_layer
 

@@ -22,7 +22,7 @@ from models.cells import array_of
 from models.config import ModelConfig
 from models.padded_stepper import PaddedStepper
 from models.precision import multiplies_bfloat16
-from models.products import Weight
+from models.products import Weight, telling_refusals
 from models.rnn import CharRNN
 from models.sampling import SamplingConfig
 
@@ -36,6 +36,8 @@ FEWEST_PLACES = 4
 PACKED_FOR = {torch.bfloat16: 1, torch.float32: 16}
 """Rows that oneDNN's layout is made for. With these a row's product has the same bits among 1 to 128 rows (seen with
 AMX): made for 16, bfloat16's of 8 to 33 rows had others; made for one, float32's of a single row."""
+TABLE_ROWS = 1024
+"""Of the table that are computed at once, in float32."""
 TRIED_ROWS = (1, 2, 3, 4, 5, 7, 8, 12, 16, 17, 31, 32, 33, 48, 64, 65, 96)
 MOST_TRIED_ROWS = 128
 
@@ -56,8 +58,11 @@ class Stepper:
 
         with torch.inference_mode():
             input_weights_GX, input_bias_G = tensors["layers.0.weight_ih_l0"], tensors["layers.0.bias_ih_l0"]
-            table_VG = network.embedding.weight @ input_weights_GX.T + input_bias_G
-            self._table_VG = array_of(table_VG.to(dtype))
+            table_VG = torch.empty(network.vocabulary_size, len(input_bias_G), dtype=dtype)
+            for begin in range(0, len(table_VG), TABLE_ROWS):
+                rows_VX = network.embedding.weight[begin : begin + TABLE_ROWS]
+                table_VG[begin : begin + TABLE_ROWS] = torch.addmm(input_bias_G, rows_VX, input_weights_GX.T)
+            self._table_VG = array_of(table_VG)
             recurrent, inputs = weights("hh_l0", layers), weights("ih_l0", layers[1:])
             self._output = _weight(network.output.weight, network.output.bias, torch.float32)
         self._kept = [*recurrent, *inputs]  # as long as their numbers are in use
@@ -67,7 +72,7 @@ class Stepper:
         self._rows = _Rows.of(network.initial_state(FEWEST_PLACES), dtype)
         self._reader = _Rows.of(network.initial_state(1), dtype)
         self._empty_LPH = network.initial_state(1)[:, :, 0]
-        self.bytes = self._table_VG.nbytes + sum(weight.bytes for weight in [*self._kept, self._output])
+        self.bytes = _bytes(network, dtype)
         """Memory of the network."""
         self.bytes_per_character = self.bytes - self._table_VG.nbytes + self._table_VG[0].nbytes
         """That are read for one row's next character."""
@@ -107,21 +112,24 @@ class Stepper:
         return state_LPH
 
     def write(self, steps: int) -> NDArray[np.int64]:
-        """The ids of the next characters of all rows [T, R]; -1 from where on a network answers nothing finite."""
+        """The ids of the next characters of all rows [T, R]; -1 where the network answers nothing finite, after which
+        what a row writes means nothing."""
         drawn_TR, rows = np.empty((steps, self._length), np.int64), self._rows
-        parts = [(0, self._length)] if self.row_invariant else [(row, row + 1) for row in range(self._length)]
-        for first, last in parts:
-            inference.write_characters(
-                *(self._cell, rows.ids_R, *self._weights, *rows.states),
-                *(self._output.numbers, rows.numbers_R3, rows.top_k_R, rows.keys_R, rows.positions_R),
-                *(drawn_TR, self._work_V, first, last),
-            )
+        together = MOST_TRIED_ROWS if self.row_invariant else 1
+        for first in range(0, self._length, together):
+            with telling_refusals():
+                inference.write_characters(
+                    *(self._cell, rows.ids_R, *self._weights, *rows.states),
+                    *(self._output.numbers, rows.numbers_R3, rows.top_k_R, rows.keys_R, rows.positions_R),
+                    *(drawn_TR, self._work_V, first, min(first + together, self._length)),
+                )
         return drawn_TR
 
     def read(self, state_LPH: Tensor, ids_T: NDArray[np.int64]) -> Tensor:
         """The state [L, P, H] after more characters, of which there may be none."""
         self._reader.put_state(0, state_LPH)
-        inference.read_text(self._cell, ids_T, *self._weights, *self._reader.states)
+        with telling_refusals():
+            inference.read_text(self._cell, ids_T, *self._weights, *self._reader.states)
         return self._reader.state(0)
 
     @property
@@ -198,9 +206,32 @@ def compile_first() -> None:
     stepper.write(1)
 
 
-def stepper_of(network: CharRNN) -> "Stepper | PaddedStepper":
+def stepper_of(network: CharRNN) -> Stepper | PaddedStepper:
     """The stepper for the device that the network is on."""
-    device = next(network.parameters()).device
-    if device.type != "cpu":
+    if _device_of(network).type != "cpu":
         return PaddedStepper(network)
-    return Stepper(network, torch.bfloat16 if multiplies_bfloat16(device) else torch.float32)
+    return Stepper(network, _type_on_cpu())
+
+
+def stepper_bytes(network: CharRNN) -> int:
+    """Memory of the network that `stepper_of` would take beside it; on another device none, it takes the network."""
+    return _bytes(network, _type_on_cpu()) if _device_of(network).type == "cpu" else 0
+
+
+def _device_of(network: CharRNN) -> torch.device:
+    return next(network.parameters()).device
+
+
+def _type_on_cpu() -> torch.dtype:
+    return torch.bfloat16 if multiplies_bfloat16("cpu") else torch.float32
+
+
+def _bytes(network: CharRNN, dtype: torch.dtype) -> int:
+    """Of the folded network: a large vocabulary's table is more than embedding and input weights were."""
+    total = 0
+    for name, parameter in network.named_parameters():
+        of_table = name in ("embedding.weight", "layers.0.weight_ih_l0", "layers.0.bias_ih_l0")
+        itemsize = 4 if name.startswith("output") else dtype.itemsize
+        total += 0 if of_table else parameter.numel() * itemsize
+    gates = len(network.get_parameter("layers.0.bias_ih_l0"))
+    return total + network.vocabulary_size * gates * dtype.itemsize

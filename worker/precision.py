@@ -10,7 +10,7 @@ from models.precision import multiplies_bfloat16
 
 
 def resolve_precision(wanted: Precision, device: str) -> Literal["float32", "bfloat16"]:
-    """`auto` is bfloat16 where the hardware multiplies it else float32."""
+    """`auto` is bfloat16 where the hardware multiplies it, else float32."""
     if wanted == "auto":
         return "bfloat16" if multiplies_bfloat16(device) else "float32"
     return wanted

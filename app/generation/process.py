@@ -128,10 +128,9 @@ class Process:
     def _report(self, output: RowOutput) -> None:
         row_id = output.row_id
         self._characters += len(output.text)
+        self._outbox.write(output, first=row_id in self._fresh)
         if output.failed:
             self._outbox.say({"is": "failed", "row": row_id, "detail": output.failed})
-        else:
-            self._outbox.write(output, first=row_id in self._fresh)
         self._fresh.discard(row_id)
         if output.finished or output.failed:
             del self._home[row_id]

@@ -11,19 +11,18 @@ import queue
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from typing import NamedTuple
 
 import torch
 
 from app.store.blobs import blob_bytes, read_blob
 from app.store.database import Database
-from app.store.errors import Corrupted, NotFound, StoreError
+from app.store.errors import Corrupted, NotFound
 from models.checkpoint import decode_checkpoint
 from models.checkpoint_header import CheckpointInfo, InvalidCheckpoint
 from models.engine import Engine
 from models.padded_stepper import PaddedStepper
-from models.stepper import Stepper, compile_first, stepper_of
+from models.stepper import Stepper, compile_first, stepper_bytes, stepper_of
 
 log = logging.getLogger(__name__)
 
@@ -113,8 +112,10 @@ class Shelf:
 
     def _load_forever(self) -> None:
         if self._device == "cpu":
-            with suppress(RuntimeError):  # which loading meets as well, and tells
+            try:
                 compile_first()
+            except Exception:  # what is wrong meets the first model as well, which then tells its reader
+                log.exception("the engine could not be compiled beforehand")
         while True:
             blob_id, in_use = self._wanted.get()
             self._read.put((blob_id, self._decode(blob_id, in_use)))
@@ -124,6 +125,7 @@ class Shelf:
         try:
             self._check_room(blob_bytes(self._database, blob_id), in_use)
             network, info = decode_checkpoint(b"".join(read_blob(self._database, blob_id)))
+            self._check_room(stepper_bytes(network), in_use)  # before they are taken
             parameters = sum(p.numel() for p in network.parameters())
             return Decoded(stepper_of(network.to(self._device)), info, parameters)
         except Refused as refused:
@@ -134,7 +136,7 @@ class Shelf:
             return Refused("checkpoint_corrupted", str(error))
         except InvalidCheckpoint as error:
             return Refused("invalid_checkpoint", str(error))
-        except (StoreError, RuntimeError, MemoryError) as error:  # a locked database; torch's own failures
+        except Exception as error:  # whatever it is: without this thread no model would be loaded again
             if _lacks_memory(error):
                 return Refused("model_too_large", "there is not enough memory to load this model")
             log.exception("cannot load %s", blob_id)

@@ -5,6 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
+from app.presets import LARGE_VOCABULARY, SOFTMAX_SAMPLES
 from app.store import claims, trained_models, vocabularies
 from app.store import jobs as job_queue
 from app.store.job_state import JobStatus
@@ -40,6 +41,19 @@ def test_the_network_is_the_checkpoints_and_new_characters_are_counted(staged: S
     assert (job["name"], job["from_checkpoint"]) == ("hamlet", f"{origin}@70")
     assert job["new_characters"] == len(NEW) == len(set(TEXT.decode()) - set(ALPHABET))
     assert staged.http.get(f"/jobs/{job['id']}").json() == job
+
+
+def test_the_characters_of_both_decide_whether_some_are_drawn(staged: Service) -> None:
+    def samples(new: int, **training: int) -> int:
+        text = "".join(map(chr, range(0x4E00, 0x4E00 + new)))
+        staged.upload(text.encode(), name=f"many-{new}")
+        job: dict[str, Any] = post(staged, corpus=f"many-{new}", training={"steps": 7, **training}).json()
+        return int(job["training"]["softmax_samples"])
+
+    new = LARGE_VOCABULARY - len(set(ALPHABET))
+    assert samples(new) == 0
+    assert samples(new + 1) == SOFTMAX_SAMPLES
+    assert samples(new + 1, softmax_samples=9) == 9
 
 
 @pytest.mark.parametrize("form", ["origin", "origin@70", "{model}", "{model}@70", "{checkpoint}"])

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+import models
 from app.server import check_open_by_choice
 from app.settings import Settings, SettingsError, load_settings, variable_name
 
@@ -152,3 +153,14 @@ def test_settings_that_are_empty_are_the_defaults(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setenv(variable_name(field), "")
 
     assert load_settings() == Settings.model_construct()
+
+
+@pytest.mark.parametrize("told", ["/somewhere", ""])
+def test_compiled_functions_lie_where_numba_is_told_or_beside_their_sources(
+    told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", told)
+    beside = Path(models.__file__).parent / "__pycache__"
+    assert load_settings().compiled_dir == (Path(told) if told else beside)
+    monkeypatch.setattr("os.access", lambda *_: False)
+    assert load_settings().compiled_dir == (Path(told) if told else Path("charsmith-data/tmp/compiled"))

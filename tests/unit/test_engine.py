@@ -69,9 +69,36 @@ class Scripted:
         return state_LPH + len(ids_T)
 
 
+INFO = CheckpointInfo(ModelConfig(hidden_size=1, embedding_size=1), Vocabulary(ALPHABET), step=1)
+
+
 def scripted_engine(text: str) -> Engine:
-    info = CheckpointInfo(ModelConfig(hidden_size=1, embedding_size=1), Vocabulary(ALPHABET), step=1)
-    return Engine(Scripted(text), info)
+    return Engine(Scripted(text), INFO)
+
+
+class Timed(Scripted):
+    """Writes and reads a character in an eighth of a millisecond, by its own clock, and remembers how many at once."""
+
+    def __init__(self, text: str = "abc") -> None:
+        super().__init__(text)
+        self.now = 0.0
+        self.wrote: list[int] = []
+        self.has_read: list[int] = []
+
+    def write(self, steps: int) -> np.ndarray:
+        self.wrote.append(steps)
+        self.now += steps / 8192
+        return super().write(steps)
+
+    def read(self, state_LPH: Tensor, ids_T: np.ndarray) -> Tensor:
+        self.has_read.append(len(ids_T))
+        self.now += len(ids_T) / 8192
+        return super().read(state_LPH, ids_T)
+
+
+def timed_engine() -> tuple[Engine, Timed]:
+    stepper = Timed()
+    return Engine(stepper, INFO, clock=lambda: stepper.now), stepper
 
 
 def run(engine: Engine, limit: int = 100_000) -> dict[int, list[RowOutput]]:
@@ -190,8 +217,18 @@ def test_no_part_of_a_stop_string_is_written_and_the_row_ends_before_it() -> Non
     engine.admit(1, RowRequest(stop=("be that", "zzz")))
     outputs = run(engine)[1]
     assert text_of(outputs) == "to be or not to "
-    assert outputs[-1] == RowOutput(1, "", "stop")
-    assert "be o" in [output.text for output in outputs]  # held back until it could not become one
+    assert outputs[-1].finished == "stop"
+
+
+def test_what_may_become_a_stop_string_is_held_back_until_it_cannot() -> None:
+    engine = scripted_engine("to be or not to be that is ")
+    engine.admit(1, RowRequest(stop=("be that",)), allowance=1)
+    shown = []
+    for _ in range(7):
+        for output in engine.step():
+            shown.append(output.text)
+            engine.grant(1, 1)
+    assert shown == ["t", "o", " ", "be o"]
 
 
 def test_held_back_text_is_written_when_the_length_ends_the_row() -> None:
@@ -237,17 +274,66 @@ def test_an_evicted_row_writes_nothing_more_and_evicting_again_is_harmless() -> 
     assert len(engine) == 0
 
 
-def test_a_long_prompt_is_read_in_pieces_between_the_steps_of_others() -> None:
-    engine = tiny_engine()
-    engine.admit(1, RowRequest("a" * 100_000, 1))
+def test_a_call_writes_for_two_milliseconds_the_first_character_alone() -> None:
+    engine, stepper = timed_engine()
+    engine.admit(1, RowRequest(max_characters=50))
+    engine.step()
+    engine.step()
+    assert stepper.wrote == [1, 16]
+    engine.admit(2, RowRequest(max_characters=21, stop=("zz",)))
+    outputs = [*engine.step(), *engine.step(), *engine.step()]
+    assert stepper.wrote == [1, 16, 1, 16, 4], "the first of the second alone, then to where it ends"
+    assert [output.finished for output in outputs if output.row_id == 2] == [None, None, "length"]
+    run(engine)
+    assert sum(stepper.wrote) == 50
+
+
+def test_a_call_ends_where_an_allowance_does_and_is_never_endless() -> None:
+    stepper = Timed()
+    engine = Engine(stepper, INFO, clock=lambda: 0.0)  # too coarse to see a step
+    engine.admit(1, RowRequest(max_characters=1000), allowance=7)
+    assert text_of(run(engine)[1]) == "abcabca"
+    assert stepper.wrote == [1, 6]
+    engine.grant(1, 500)
+    run(engine)
+    assert max(stepper.wrote) == 64
+
+
+def test_what_was_drawn_after_a_stop_string_is_not_written() -> None:
+    engine, stepper = timed_engine()
+    engine.admit(1, RowRequest(stop=("bc",)))
+    assert text_of(run(engine)[1]) == "a"
+    assert stepper.wrote == [1, 16]
+
+
+def test_a_prompt_is_read_no_longer_than_others_write_meanwhile_and_readers_take_turns() -> None:
+    engine, stepper = timed_engine()
+    engine.admit(1, RowRequest("a" * 1000, 1))
+    engine.step()
+    engine.step()
+    assert stepper.has_read == [1, 16], "two milliseconds, with nobody writing"
     engine.admit(2, RowRequest("b", 1000))
-    assert [output.row_id for output in engine.step()] == [2]
-    engine.admit(3, RowRequest("c" * (LONG + 1), 1000))
-    said = {output.row_id for _ in range(LONG) for output in engine.step()}
-    assert said == {2, 3}, "it did not wait for the long prompt, of which each step reads a little"
-    assert engine.busy
+    for _ in range(3):
+        engine.step()
+    assert (stepper.wrote, stepper.has_read[2:]) == ([1, 16, 16], [1, 16, 16])
+    engine.admit(3, RowRequest("c" * 31, 1000))
+    said = {output.row_id for _ in range(6) for output in engine.step()}
+    assert said == {2, 3}, "it did not wait for the long prompt"
     engine.evict(1)  # in the middle of its prompt
+    stepper.has_read.clear()
     assert text_of(run(engine)[1]) == ""
+    assert stepper.has_read == []
+
+
+def test_text_before_an_answer_that_is_not_finite_is_told_and_none_after() -> None:
+    engine, stepper = timed_engine()
+    drawn = iter([[[1]], [[2], [3], [-1], [4]]])
+    stepper.write = lambda _: np.array(next(drawn))  # type: ignore[method-assign]
+    engine.admit(1, RowRequest(max_characters=5))
+    assert engine.step() == [RowOutput(1, ALPHABET[1])]
+    (output,) = engine.step()
+    assert (output.text, output.finished) == (ALPHABET[2] + ALPHABET[3], None)
+    assert output.failed
     assert len(engine) == 0
 
 

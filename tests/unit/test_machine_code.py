@@ -31,6 +31,13 @@ def test_every_file_with_compiled_functions_counts() -> None:
     assert walks.gru_forward._cache.cache_path.startswith(numba.config.CACHE_DIR)
 
 
+def test_a_full_disk_fails_no_call() -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    machine_code._if_it_can(full)("signature", "code")
+
+
 COMPILE = """
 import sys, numpy as np
 from models import gates

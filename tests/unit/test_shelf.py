@@ -123,21 +123,49 @@ def another_failure(_: bytes) -> None:
     raise RuntimeError("shapes do not match")
 
 
+def no_room_for_compiled_code(*_: bytes) -> None:
+    raise OSError(28, "No space left on device")
+
+
 @pytest.mark.parametrize(
     ("fail", "code"),
     [
         (no_memory_for_tensors, "model_too_large"),
         (no_memory_for_bytes, "model_too_large"),
         (another_failure, "load_failed"),
+        (no_room_for_compiled_code, "load_failed"),
     ],
 )
-def test_a_lack_of_memory_is_told_from_other_failures(
+def test_a_lack_of_memory_is_told_from_other_failures_and_the_next_model_is_loaded(
     database: Database, monkeypatch: pytest.MonkeyPatch, fail: Callable[[bytes], None], code: str
 ) -> None:
-    monkeypatch.setattr("app.generation.shelf.decode_checkpoint", fail)
-    answer = Loading(database, 10**9).load(store(database, 1)[0])
+    loading, blob_id = Loading(database, 10**9), store(database, 1)[0]
+    with monkeypatch.context() as patch:
+        patch.setattr("app.generation.shelf.decode_checkpoint", fail)
+        answer = loading.load(blob_id)
     assert isinstance(answer, Refused)
     assert answer.code == code
+    assert isinstance(loading.load(blob_id), Engine)
+
+
+def test_models_are_loaded_though_the_engine_could_not_be_compiled_beforehand(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.generation.shelf.compile_first", no_room_for_compiled_code)
+    assert isinstance(Loading(database, 10**9).load(store(database, 1)[0]), Engine)
+
+
+def test_a_network_that_takes_more_memory_than_its_file_is_refused_before_it_does(database: Database) -> None:
+    first, *_ = store(database, 1)
+    many = tiny_checkpoint(characters="".join(map(chr, range(0x4E00, 0x4E00 + 5_000))), hidden_size=64)
+    second = write_blob(database, [many]).id
+    loading = Loading(database, int(1.5 * len(many)))
+    writing = loading.load(first)
+    assert isinstance(writing, Engine)
+    writing.admit(1, RowRequest())
+    refused = loading.read(second)
+    assert isinstance(refused, Refused)
+    assert refused.code == "model_too_large"
 
 
 def test_what_cannot_be_loaded_is_refused_saying_why(database: Database) -> None:

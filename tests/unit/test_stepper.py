@@ -99,24 +99,62 @@ def test_a_row_writes_the_same_bits_alone_and_anywhere_in_a_crowd(
         assert state_LPH.equal(expected_LPH)
 
 
-def test_where_products_of_many_rows_differ_each_row_is_stepped_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stepper, "_is_row_invariant", lambda _: False)
-    wary, bold = Stepper(network_of("gru"), torch.float32), None
-    monkeypatch.undo()
-    bold = Stepper(network_of("gru"), torch.float32)
-    assert (wary.row_invariant, bold.row_invariant) == (False, True)
-    for one in (wary, bold):
-        for key in range(6):
-            one.join(one.empty_state, key, SamplingConfig(), key, 0)
-    assert np.array_equal(wary.write(50), bold.write(50))
+@pytest.mark.parametrize(
+    ("invariant", "parts"), [(True, [(0, 128), (128, 130)]), (False, [(row, row + 1) for row in range(130)])]
+)
+def test_rows_go_together_as_far_as_that_was_tried_and_else_alone(
+    invariant: bool, parts: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stepper, "_is_row_invariant", lambda _: invariant)
+    real, called = inference.write_characters, []
+
+    def watched(*arguments: Any) -> None:
+        called.append(arguments[-2:])
+        real(*arguments)
+
+    monkeypatch.setattr(inference, "write_characters", watched)
+    one = Stepper(network_of("gru"), torch.float32)
+    for key in range(130):
+        one.join(one.empty_state, key % VOCABULARY, SamplingConfig(), key, 0)
+    written = one.write(2)
+    assert called == parts
+    assert written.min() >= 0
+    assert written.max() < VOCABULARY
 
 
-def test_a_difference_between_rows_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("rows", stepper.TRIED_ROWS)
+def test_a_difference_between_rows_is_noticed(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     weight = stepper._weight(torch.randn(5, 7), torch.randn(5), torch.float32)
+    whole = np.arange(stepper.MOST_TRIED_ROWS, dtype=np.float32)[:, None]
+    monkeypatch.setattr(weight, "times", lambda values: whole[: len(values)])
     assert stepper._is_row_invariant(weight)
-    times = weight.times
-    monkeypatch.setattr(weight, "times", lambda values: times(values) + 1e-6 * (len(values) == 33))
+    monkeypatch.setattr(weight, "times", lambda values: whole[: len(values)] + 1e-3 * (len(values) == rows))
     assert not stepper._is_row_invariant(weight)
+
+
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+@pytest.mark.parametrize("cell", CELLS)
+def test_the_memory_of_the_folded_network_is_told_before_it_is_taken(cell: str, dtype: torch.dtype) -> None:
+    network = network_of(cell)
+    one = Stepper(network, dtype)
+    matrices = sum(
+        weight.inputs * len(weight.times(np.zeros((1, weight.inputs), one._rows.narrow_LRH.dtype))[0])
+        for weight in one._kept
+    )
+    expected = one._table_VG.nbytes + dtype.itemsize * matrices + 4 * network.output.weight.numel()
+    assert expected < one.bytes < 1.1 * expected, "biases as well"
+
+
+def test_why_torch_refused_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lack of memory is known by its words."""
+    one = Stepper(network_of("gru"), torch.float32)
+    wrong = stepper._weight(torch.randn(24, 13), torch.randn(24), torch.float32)
+    monkeypatch.setattr(one, "_recurrent_LW", np.stack([wrong.numbers] * 2))
+    one.join(one.empty_state, 0, SamplingConfig(), 0, 0)
+    with pytest.raises(RuntimeError, match="torch refused a product: "):
+        one.write(1)
+    with pytest.raises(RuntimeError, match="torch refused a product: "):
+        one.read(one.empty_state, np.zeros(1, np.int64))
 
 
 def settings(rng: random.Random) -> SamplingConfig:
