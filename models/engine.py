@@ -201,7 +201,8 @@ class _Row:
         self._prompt = info.vocabulary.encode(prompt or beginning(info.vocabulary)).astype(np.int64)
         self._read = 0
         self.last_id = int(self._prompt[-1])  # read by the step that writes the first character
-        self._stops = StopStrings(request.stop)
+        # As the prompt: under `letters` an `E` never comes.
+        self._stops = StopStrings([normalize(stop, info.config.normalization) for stop in request.stop])
 
     @property
     def unread(self) -> bool:

@@ -220,6 +220,18 @@ def test_no_part_of_a_stop_string_is_written_and_the_row_ends_before_it() -> Non
     assert outputs[-1].finished == "stop"
 
 
+def test_stop_strings_are_normalized_as_prompts_are() -> None:
+    texts = []
+    for stop in ("E", "e"):
+        engine = engine_of(*tiny_model(normalization="letters"))
+        engine.admit(1, RowRequest("a", seed=1, sampling=SamplingConfig(temperature=2.0), stop=(stop,)))
+        outputs = run(engine)[1]
+        assert outputs[-1].finished == "stop"
+        texts.append(text_of(outputs))
+    assert texts[0] == texts[1]
+    assert "e" not in texts[0]
+
+
 def test_what_may_become_a_stop_string_is_held_back_until_it_cannot() -> None:
     engine = scripted_engine("to be or not to be that is ")
     engine.admit(1, RowRequest(stop=("be that",)), allowance=1)
