@@ -40,8 +40,8 @@ NETWORKS: tuple[tuple[Cell, int, int], ...] = (
     ("rnn_tanh", 2, 512),
     ("gru", 1, 256),
 )
-CHOSEN: dict[Extent, int] = {"full": len(NETWORKS), "short": 3, "tiny": 1}
-SECONDS: dict[Extent, float] = {"full": 5.0, "short": 2.0, "tiny": 0.0}
+CHOSEN: dict[Extent, int] = {"full": len(NETWORKS), "short": 2, "tiny": 1}
+SECONDS: dict[Extent, float] = {"full": 5.0, "short": 1.0, "tiny": 0.0}
 
 
 def measure_sampling(options: Options) -> list[Report]:

@@ -17,8 +17,8 @@ from benchmarks.scale_probe import Cost, Request, encode, probe
 from models.config import ModelConfig, TrainingConfig
 
 PLOT = "scale.svg"
-STEPS: dict[Extent, int] = {"full": 40, "short": 8, "tiny": 3}
-SHARE_SECONDS: dict[Extent, float] = {"full": 3.0, "short": 1.0, "tiny": 0.0}
+STEPS: dict[Extent, int] = {"full": 40, "short": 4, "tiny": 3}
+SHARE_SECONDS: dict[Extent, float] = {"full": 3.0, "short": 0.5, "tiny": 0.0}
 
 CORPORA: dict[Extent, tuple[int, ...]] = {"full": (1, 10, 100, 1_000), "short": (1, 100), "tiny": (1,)}
 """Millions of characters of one byte each."""
@@ -27,8 +27,8 @@ VOCABULARIES: dict[Extent, tuple[int, ...]] = {
     "short": (100, 5_000),
     "tiny": (100,),
 }
-HIDDEN: dict[Extent, tuple[int, ...]] = {"full": (64, 128, 256, 512, 1_024, 2_048), "short": (128, 1_024), "tiny": ()}
-SEQUENCES: dict[Extent, tuple[int, ...]] = {"full": (16, 32, 64, 128, 256, 512), "short": (16, 256), "tiny": ()}
+HIDDEN: dict[Extent, tuple[int, ...]] = {"full": (64, 128, 256, 512, 1_024, 2_048), "short": (128, 512), "tiny": ()}
+SEQUENCES: dict[Extent, tuple[int, ...]] = {"full": (16, 32, 64, 128, 256, 512), "short": (16, 128), "tiny": ()}
 
 
 class Axis(NamedTuple):
