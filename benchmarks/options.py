@@ -45,7 +45,7 @@ def read_options(arguments: list[str]) -> Options:
         corpus=chosen.corpus,
         precision=chosen.precision or ("all" if full else "auto"),
         megabytes=chosen.megabytes or (100 if full else 20),
-        minutes=chosen.minutes or {"full": 10.0, "short": 1 / 3, "tiny": 0.01}[chosen.extent],
+        minutes=chosen.minutes or {"full": 10.0, "short": 1 / 4, "tiny": 0.01}[chosen.extent],
         nanogpt=chosen.nanogpt,
         nanogpt_seconds=chosen.nanogpt_seconds,
         preset=chosen.preset,

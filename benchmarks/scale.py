@@ -24,11 +24,11 @@ CORPORA: dict[Extent, tuple[int, ...]] = {"full": (1, 10, 100, 1_000), "short": 
 """Millions of characters of one byte each."""
 VOCABULARIES: dict[Extent, tuple[int, ...]] = {
     "full": (100, 1_000, 5_000, 20_000),
-    "short": (100, 5_000),
+    "short": (5_000,),
     "tiny": (100,),
 }
-HIDDEN: dict[Extent, tuple[int, ...]] = {"full": (64, 128, 256, 512, 1_024, 2_048), "short": (128, 512), "tiny": ()}
-SEQUENCES: dict[Extent, tuple[int, ...]] = {"full": (16, 32, 64, 128, 256, 512), "short": (16, 128), "tiny": ()}
+HIDDEN: dict[Extent, tuple[int, ...]] = {"full": (64, 128, 256, 512, 1_024, 2_048), "short": (), "tiny": ()}
+SEQUENCES: dict[Extent, tuple[int, ...]] = {"full": (16, 32, 64, 128, 256, 512), "short": (), "tiny": ()}
 
 
 class Axis(NamedTuple):

@@ -74,19 +74,20 @@ def _narrow(hidden_H: Array, narrow_H: Array) -> None:
 def read_character(
     cell: int,
     ids_R: Array,
+    first: int,
+    last: int,
     table_VG: Array,
     recurrent_LW: Array,
     inputs_LW: Array,
     states_LPRH: Array,
     narrow_LRH: Array,
     work_4: Array,
-    first: int,
-    last: int,
 ) -> None:
     """The states after one more character of each row, in place.
 
-    `table_VG` is embedding and input weights of the first layer; `inputs_LW` those of the layers above (the first is
-    not used). `narrow_LRH` is the hidden states in the products' type. Raises RuntimeError when torch refuses.
+    From `table_VG` on it is what functions below call a network: `table_VG` is embedding and input weights of the
+    first layer; `inputs_LW` those of the layers above (the first is not used). `narrow_LRH` is the hidden states in the
+    products' type, `work_4` room to work in. Raises RuntimeError when torch refuses.
     """
     room, input_room = np.empty(ROOM, np.int64), np.empty(ROOM, np.int64)
     for layer in range(states_LPRH.shape[0]):
@@ -112,31 +113,19 @@ def read_character(
 
 
 @compiled()
-def read_text(
-    cell: int,
-    ids_T: Array,
-    table_VG: Array,
-    recurrent_LW: Array,
-    inputs_LW: Array,
-    states_LPRH: Array,
-    narrow_LRH: Array,
-    work_4: Array,
-) -> None:
-    """The state of the first row after it has read a text."""
+def read_text(cell: int, ids_T: Array, *network: Array) -> None:
+    """The state of the first row after it has read a text, in place. Raises as `read_character`."""
     for t in range(ids_T.shape[0]):
-        read_character(cell, ids_T[t:], table_VG, recurrent_LW, inputs_LW, states_LPRH, narrow_LRH, work_4, 0, 1)
+        read_character(cell, ids_T[t:], 0, 1, *network)
 
 
 @compiled()
 def write_characters(
     cell: int,
     ids_R: Array,
-    table_VG: Array,
-    recurrent_LW: Array,
-    inputs_LW: Array,
+    first: int,
+    last: int,
     states_LPRH: Array,
-    narrow_LRH: Array,
-    work_4: Array,
     output_W: Array,
     numbers_R3: Array,
     top_k_R: Array,
@@ -144,18 +133,18 @@ def write_characters(
     positions_R: Array,
     drawn_TR: Array,
     work_V: Array,
-    first: int,
-    last: int,
+    *network: Array,
 ) -> None:
     """As many characters of each row as `drawn_TR` has steps, each read by the next step.
 
     `ids_R` is what each row reads first, in the end what it wrote last. `numbers_R3` are temperature, top_p and min_p;
     `keys_R` (uint64) and `positions_R` the noise's place, the latter moved on. Where a row's network answers
-    nothing finite it writes -1 and reads character 0: what it writes after that means nothing.
+    nothing finite it writes -1 and reads character 0: what it writes after that means nothing. Raises as
+    `read_character`.
     """
     room, top = np.empty(ROOM, np.int64), states_LPRH.shape[0] - 1
     for t in range(drawn_TR.shape[0]):
-        read_character(cell, ids_R, table_VG, recurrent_LW, inputs_LW, states_LPRH, narrow_LRH, work_4, first, last)
+        read_character(cell, ids_R, first, last, *network)
         logits_RV = multiply(output_W, states_LPRH[top, 0, first:last], room)
         for row in range(first, last):
             noise = uniform(keys_R[row], positions_R[row])

@@ -119,9 +119,9 @@ class Stepper:
         for first in range(0, self._length, together):
             with telling_refusals():
                 inference.write_characters(
-                    *(self._cell, rows.ids_R, *self._weights, *rows.states),
+                    *(self._cell, rows.ids_R, first, min(first + together, self._length), rows.states_LPRH),
                     *(self._output.numbers, rows.numbers_R3, rows.top_k_R, rows.keys_R, rows.positions_R),
-                    *(drawn_TR, self._work_V, first, min(first + together, self._length)),
+                    *(drawn_TR, self._work_V, *self._weights, *rows.states),
                 )
         return drawn_TR
 

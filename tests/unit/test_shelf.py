@@ -32,6 +32,13 @@ class Loading:
         result = self.read(blob_id)
         return result if isinstance(result, Refused) else self.shelf.keep(blob_id, result)
 
+    def busy(self, blob_id: str) -> Engine:
+        """A model that is loaded and has a row."""
+        engine = self.load(blob_id)
+        assert isinstance(engine, Engine)
+        engine.admit(1, RowRequest())
+        return engine
+
     def read(self, blob_id: str) -> Decoded | Refused:
         self.shelf.load(blob_id)
         assert self._woken.wait(DEADLINE_SECONDS)
@@ -39,6 +46,11 @@ class Loading:
         [(read, result)] = self.shelf.loaded()
         assert read == blob_id
         return result
+
+
+def assert_no_room(answer: object) -> None:
+    assert isinstance(answer, Refused)
+    assert answer.code == "model_too_large"
 
 
 def store(database: Database, number: int) -> list[str]:
@@ -75,12 +87,8 @@ def test_one_model_is_always_kept_however_large_it_is(database: Database) -> Non
 def test_a_model_with_rows_is_never_given_up_and_what_does_not_fit_beside_it_is_refused(database: Database) -> None:
     first, second = store(database, 2)
     loading = Loading(database, int(1.5 * bytes_of_one(database, first)))
-    writing = loading.load(first)
-    assert isinstance(writing, Engine)
-    writing.admit(1, RowRequest())
-    refused = loading.load(second)
-    assert isinstance(refused, Refused)
-    assert refused.code == "model_too_large"
+    writing = loading.busy(first)
+    assert_no_room(loading.load(second))
     assert loading.shelf.get(first) is writing
     assert len(loading.shelf) == 1
     writing.evict(1)
@@ -92,9 +100,7 @@ def test_models_with_rows_stand_side_by_side_within_the_budget(database: Databas
     blobs = store(database, 2)
     loading = Loading(database, 10 * bytes_of_one(database, blobs[0]))
     for blob_id in blobs:
-        engine = loading.load(blob_id)
-        assert isinstance(engine, Engine)
-        engine.admit(1, RowRequest())
+        loading.busy(blob_id)
     assert len(loading.shelf) == 2
 
 
@@ -160,12 +166,8 @@ def test_a_network_that_takes_more_memory_than_its_file_is_refused_before_it_doe
     many = tiny_checkpoint(characters="".join(map(chr, range(0x4E00, 0x4E00 + 5_000))), hidden_size=64)
     second = write_blob(database, [many]).id
     loading = Loading(database, int(1.5 * len(many)))
-    writing = loading.load(first)
-    assert isinstance(writing, Engine)
-    writing.admit(1, RowRequest())
-    refused = loading.read(second)
-    assert isinstance(refused, Refused)
-    assert refused.code == "model_too_large"
+    loading.busy(first)
+    assert_no_room(loading.read(second))
 
 
 def test_what_cannot_be_loaded_is_refused_saying_why(database: Database) -> None:
