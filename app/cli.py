@@ -165,6 +165,16 @@ def generate(
     top_k: Annotated[int, typer.Option(help="Sample from the k likeliest; 0: from all.")] = 0,
     top_p: Annotated[float, typer.Option(help="Sample from the likeliest that make up p.")] = 1.0,
     min_p: Annotated[float, typer.Option(help="Drop what is less likely than this share of the likeliest.")] = 0.0,
+    repetition_penalty: Annotated[
+        float, typer.Option(help="Above 1: characters that prompt and text have are less likely.")
+    ] = 1.0,
+    presence_penalty: Annotated[float, typer.Option(help="Above 0: so are those that were written.")] = 0.0,
+    frequency_penalty: Annotated[float, typer.Option(help="The same, for each time that they were.")] = 0.0,
+    allowed_characters: Annotated[str | None, typer.Option(help="Write no characters but these.")] = None,
+    forbidden_characters: Annotated[str | None, typer.Option(help="Never write these.")] = None,
+    unknown: Annotated[
+        str | None, typer.Option(help="refuse or skip: what to do about unknown characters of the prompt.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed writes the same text.")] = None,
     stop: Annotated[list[str] | None, typer.Option(help="End before this text; may be repeated.")] = None,
     url: Url = None,
@@ -179,6 +189,12 @@ def generate(
             "top_k": top_k,
             "top_p": top_p,
             "min_p": min_p,
+            "repetition_penalty": repetition_penalty,
+            "presence_penalty": presence_penalty,
+            "frequency_penalty": frequency_penalty,
+            "allowed_characters": allowed_characters,
+            "forbidden_characters": forbidden_characters,
+            "unknown": unknown,
             "seed": seed,
             "stop": stop,
         }

@@ -26,9 +26,11 @@ from app.head_requests import AnswerHead
 from app.openapi import DESCRIPTION, TAGS, describe, operation_id, problems
 from app.origin_check import RefuseOtherOrigins
 from app.routes import corpora, generate, health, job_history, jobs, models
+from app.schemas import MAX_CHARACTER_SET, MAX_STATE_CHARACTERS
 from app.settings import MIB, Settings
 from app.shutdown import EndWithService
 from app.store.database import Database, open_database
+from app.store.secret_keys import secret_key
 from app.watch import Watch
 
 FORM_OVERHEAD_BYTES = 64 * 1024
@@ -107,7 +109,8 @@ def _add_routes(app: FastAPI, settings: Settings) -> None:
         models.uploads, max_body_size=settings.max_model_bytes + FORM_OVERHEAD_BYTES, responses=unready
     )
     calls.include_router(models.router, max_body_size=MIB, responses=unready)
-    calls.include_router(generate.router, max_body_size=MIB + ESCAPED_BYTES * settings.max_prompt_characters)
+    texts_and_states = MAX_STATE_CHARACTERS + ESCAPED_BYTES * (settings.max_prompt_characters + 2 * MAX_CHARACTER_SET)
+    calls.include_router(generate.router, max_body_size=MIB + texts_and_states)
     app.include_router(calls)
     app.include_router(health.router, max_body_size=MIB)
 
@@ -122,6 +125,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         if app.state.database is None:
             app.state.database = await run_in_threadpool(open_database, settings.resolved_database_url)
             stack.callback(app.state.database.close)
+        app.state.state_key = await run_in_threadpool(secret_key, app.state.database, "states")
         if app.state.generation is None:
             app.state.generation = Generation(settings, settings.resolved_database_url)
             stack.push_async_callback(app.state.generation.stop)

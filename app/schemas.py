@@ -36,6 +36,15 @@ Digits = BeforeValidator(_only_digits)
 """For whole numbers of queries and headers: pydantic would take `1_0`, `5.0` and `+5` for such."""
 
 
+MAX_CHARACTER_SET = 100_000
+MAX_STATE_CHARACTERS = 4 * 1024 * 1024
+"""The state of the largest network that may be trained, 16 layers of 16,384, is 2.7 million characters."""
+KEPT_SETTINGS = (
+    *("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty"),
+    *("allowed_characters", "forbidden_characters", "stop"),
+)
+
+
 class Request(BaseModel):
     """A request body or a part of one: unknown fields, values of another type and NaN are refused."""
 
@@ -62,7 +71,8 @@ class GenerateRequest(Request):
     model: Text = Field(
         min_length=1,
         max_length=200,
-        description="Id or name of a model, or `name@step` for one checkpoint; a name means its newest model.",
+        description="Id or name of a model, whose best checkpoint writes; `name@step` for another, `name@latest` for "
+        "the newest. A name means its newest model.",
         examples=["shakespeare"],
     )
     prompt: Text = Field(default="", description="Text to go on from.")
@@ -90,9 +100,57 @@ class GenerateRequest(Request):
     seed: int | None = Field(
         default=None, ge=0, lt=2**63, description="Same model, prompt and seed: same text. Unset: drawn, and told."
     )
+    repetition_penalty: float = Field(
+        default=1.0,
+        ge=0.1,
+        le=10,
+        description="Above 1 makes characters that the prompt or the text has less likely, below 1 more likely.",
+    )
+    presence_penalty: float = Field(
+        default=0.0,
+        ge=-10,
+        le=10,
+        description="Makes characters that were written already less likely, below 0 more likely: in nats, taken from "
+        "their logits.",
+    )
+    frequency_penalty: float = Field(
+        default=0.0, ge=-10, le=10, description="The same, once for each time that they were written."
+    )
+    allowed_characters: Text | None = Field(
+        default=None,
+        max_length=MAX_CHARACTER_SET,
+        description="Write no characters but these. Unset: all that the model knows.",
+    )
+    forbidden_characters: Text = Field(
+        default="", max_length=MAX_CHARACTER_SET, description="Never write these characters."
+    )
     stop: list[Annotated[Text, Field(min_length=1, max_length=256)]] = Field(
         default_factory=list, max_length=16, description="Texts that end the writing; they are not written themselves."
     )
+    n: int = Field(
+        default=1,
+        ge=1,
+        le=16,
+        description="Texts to write, each with noise of its own; the prompt is read once. More than 1 not as plain "
+        "text.",
+    )
+    continue_from: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=MAX_STATE_CHARACTERS,
+        description="The `state` at the end of another text: go on from there, with the same checkpoint, and with the "
+        "same settings where this request names none (but for `max_characters` and `n`). No prompt is read again; one "
+        "that is given is read after that text.",
+    )
+
+    def row_fields(self, seed: int, *, keep_state: bool = False, start: str | None = None) -> dict[str, Any]:
+        """What the generation process is told of the request (app.generation.protocol)."""
+        own = self.model_dump(exclude={"model", "n", "continue_from"})
+        return own | {"seed": seed, "keep_state": keep_state, "start": start}
+
+    def settings(self) -> dict[str, Any]:
+        """What a text that goes on from this one takes over, but the seed, which may have been drawn."""
+        return self.model_dump(include=set(KEPT_SETTINGS))
 
 
 class GenerateQuery(GenerateRequest):
@@ -100,7 +158,7 @@ class GenerateQuery(GenerateRequest):
 
     model_config = ConfigDict(strict=False)
 
-    _check_digits = field_validator("max_characters", "top_k", "seed", mode="before")(_only_digits)
+    _check_digits = field_validator("max_characters", "top_k", "seed", "n", mode="before")(_only_digits)
 
 
 def _add_ranges(schema: dict[str, Any]) -> None:

@@ -1,8 +1,10 @@
 """Generation: rows that read a prompt and write a text, all advanced together by one synchronous `step`.
 
 Knows no network, connection, process or store. A row's whole past is its state: a row that is set aside is its state
-and costs nothing, and rows join and leave between two steps (continuous batching). Invariant: what a row writes depends
-on the weights and its request alone, never on other rows, nor on when it was admitted, set aside or granted more.
+and costs nothing, and rows join and leave between two steps (continuous batching). A prompt is read once for all its
+samples, for whoever asks for the same meanwhile, and its state is kept for those who ask later. Invariant: what a row
+writes depends on the weights and its request alone, never on other rows, nor on when it was admitted, set aside or
+granted more.
 
 Shape suffixes: T time steps, R rows, L layers, P parts of a layer's state, H hidden.
 """
@@ -11,26 +13,28 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from models.checkpoint_header import CheckpointInfo
-from models.sampling import SamplingConfig, noise_key
-from models.stop_strings import StopStrings
-from models.vocabulary import Vocabulary, normalize
-
-FinishReason = Literal["stop", "length"]
+from models.prefix_cache import Hasher, PrefixCache, update
+from models.rows import Prepared, Row, RowOutput, RowRequest
+from models.sampling import SamplingConfig
 
 TURN_SECONDS = 0.002
 """About so long one call writes, and one call reads of a prompt: a row that is evicted, or comes, waits no longer."""
 SHORTEST_SECONDS = 1e-6
 """A clock may stand still meanwhile."""
 MOST_STEPS = 64
-NOT_FINITE = "the network's answer is not finite"
+FEWEST_KEPT = 32
+"""Characters of a prompt whose state is worth keeping."""
+KEPT_EVERY = 4096
+"""Characters, at which a long prompt's state is kept as well: others may begin alike."""
 
 
 class Stepper(Protocol):
@@ -41,37 +45,22 @@ class Stepper(Protocol):
         """That of a row which has read nothing [L, P, H]."""
 
     def join(
-        self, state_LPH: Tensor, last_id: int, sampling: SamplingConfig, noise_key: int, position: int
+        self,
+        state_LPH: Tensor,
+        last_id: int,
+        sampling: SamplingConfig,
+        noise_key: int,
+        position: int,
+        tally_V: NDArray[np.int32] | None,
     ) -> None: ...
 
     def leave(self, place: int) -> Tensor: ...
 
+    def states(self) -> NDArray[np.float32]: ...
+
     def write(self, steps: int) -> NDArray[np.int64]: ...
 
     def read(self, state_LPH: Tensor, ids_T: NDArray[np.int64]) -> Tensor: ...
-
-
-@dataclass(frozen=True, slots=True)
-class RowRequest:
-    """What a row shall write. Its seed is 0 or more; the noise is the same for equal seeds."""
-
-    prompt: str = ""
-    max_characters: int = 500
-    seed: int = 0
-    sampling: SamplingConfig = field(default_factory=SamplingConfig)
-    stop: tuple[str, ...] = ()
-    skip_unknown: bool = False
-    """Leave out what the network does not know of the prompt, instead of refusing it."""
-
-
-@dataclass(frozen=True, slots=True)
-class RowOutput:
-    """What a row wrote in a step, before it failed if it did. After `finished` or `failed` is told, the row is gone."""
-
-    row_id: int
-    text: str
-    finished: FinishReason | None = None
-    failed: str | None = None
 
 
 class Engine:
@@ -81,9 +70,10 @@ class Engine:
         self.info = info
         self._stepper = stepper
         self._clock = clock
-        self._rows: dict[int, _Row] = {}
-        self._writing: list[_Row] = []  # by their place in the stepper
-        self._reading: deque[_Row] = deque()  # with more prompt to read
+        self._rows: dict[int, Row] = {}
+        self._writing: list[Row] = []  # by their place in the stepper
+        self._reading: deque[_Prompt] = deque()
+        self._prefixes = PrefixCache()
         self._step_seconds = self._read_seconds = TURN_SECONDS  # of a step, of a character of a prompt
 
     def __len__(self) -> int:
@@ -94,35 +84,47 @@ class Engine:
         """Whether `step` has anything to do: some row is not set aside."""
         return bool(self._writing or self._reading)
 
-    def admit(self, row_id: int, request: RowRequest, allowance: float = math.inf) -> None:
-        """A row joins the next step. It is set aside when it has written `allowance` characters, until `grant`.
+    def admit(self, row_ids: Sequence[int], request: RowRequest, allowance: float = math.inf) -> None:
+        """Rows, each a sample of the request, join the next step; its seed and the row's index are a row's noise.
 
-        The prompt is normalized as the network's texts were. Raises UnknownCharacter, with the position therein,
-        unless such are to be skipped.
+        A row is set aside when it has written `allowance` characters, until `grant`. Raises what `Prepared` raises, and
+        ValueError for a state that is not of this network.
         """
-        assert row_id not in self._rows, "row ids are used once"
-        row = self._rows[row_id] = _Row(row_id, request, self.info, self._stepper.empty_state, allowance)
-        if row.unread:
-            self._reading.append(row)
+        assert not self._rows.keys() & set(row_ids), "row ids are used once"
+        prepared, start = Prepared(request, self.info), request.start
+        if start is not None and start.hidden_LPH.shape != self._stepper.empty_state.shape:
+            raise ValueError("the state to go on from is not of this network")
+        rows = [Row(row_id, sample, prepared, allowance) for sample, row_id in enumerate(row_ids)]
+        self._rows |= {row.id: row for row in rows}
+        if start is not None:
+            self._begin(_Prompt(prepared.unread_T, 0, start.hidden_LPH, rows))
+        elif len(prepared.unread_T) < FEWEST_KEPT:
+            self._begin(_Prompt(prepared.unread_T, 0, self._stepper.empty_state, rows))
+        elif same := next((one for one in self._reading if one.is_of(prepared.unread_T)), None):
+            same.rows += rows
         else:
-            self._join(row)
+            known = self._prefixes.longest(prepared.unread_T)
+            state_LPH = self._stepper.empty_state if known.state_LPH is None else known.state_LPH
+            self._begin(_Prompt(prepared.unread_T, known.length, state_LPH, rows, known.hasher))
 
     def grant(self, row_id: int, characters: int) -> None:
         """The row may write so many more. Does nothing if the row is gone."""
         if row := self._rows.get(row_id):
             row.allowance += characters
-            if not row.unread and row.place is None:
+            if row.hidden_LPH is not None and row.place is None:
                 self._join(row)
 
     def evict(self, row_id: int) -> None:
         """The row is gone, whatever it was doing. Does nothing if it is already."""
         if row := self._rows.pop(row_id, None):
             self._set_aside(row)
-            if row.unread:
-                self._reading.remove(row)
+            if prompt := next((one for one in self._reading if row in one.rows), None):
+                prompt.rows.remove(row)
+                if not prompt.rows:
+                    self._reading.remove(prompt)
 
     def step(self) -> list[RowOutput]:
-        """Rows that are not set aside write some characters, all as many, and one row reads some of its prompt.
+        """Rows that are not set aside write some characters, all as many, and one prompt is read for a while.
 
         Each takes `TURN_SECONDS`, about, and reading no longer than writing did. Rows with nothing to show yet are left
         out.
@@ -134,15 +136,26 @@ class Engine:
 
     def _write(self) -> tuple[list[RowOutput], float]:
         """What rows have to show, and the seconds that it took."""
-        steps, began = self._steps(), self._clock()
+        rows, began = list(self._writing), self._clock()
+        before_LPRH = self._stepper.states() if any(row.may_end_early for row in rows) else None
+        last_id_R = [row.last_id for row in rows]
+        steps = self._steps()
         drawn_TR = self._stepper.write(steps)
         seconds = max(self._clock() - began, SHORTEST_SECONDS)
         self._step_seconds = seconds / steps
         outputs = []
-        for row, ids in zip(list(self._writing), drawn_TR.T.tolist(), strict=True):
-            output = row.take(ids)
+        for place, (row, ids) in enumerate(zip(rows, drawn_TR.T.tolist(), strict=True)):
+            output, taken = row.take(ids)
             if output.finished or output.failed:
                 self.evict(row.id)
+                if output.finished and row.request.keep_state:
+                    hidden_LPH = row.hidden_LPH
+                    if taken < steps:  # the stepper has gone on: what is a part of the text is read again
+                        assert before_LPRH is not None
+                        read_T = np.array([last_id_R[place], *ids][:taken], np.int64)
+                        hidden_LPH = self._stepper.read(torch.from_numpy(before_LPRH[:, :, place].copy()), read_T)
+                    assert hidden_LPH is not None
+                    output = replace(output, state=row.state(hidden_LPH, output.held_back))
             elif row.allowance <= 0:
                 self._set_aside(row)
             if output.text or output.finished or output.failed:
@@ -154,97 +167,69 @@ class Engine:
         most = min(MOST_STEPS, int(TURN_SECONDS / self._step_seconds))
         return max(1, min(most, *(row.most_steps for row in self._writing)))
 
-    def _read_one(self, seconds: float) -> None:
-        """Readers take turns, so that a short prompt is not kept waiting by a long one."""
-        row = self._reading.popleft()
-        piece, began = row.next_piece(max(1, int(min(seconds, TURN_SECONDS) / self._read_seconds))), self._clock()
-        row.state_LPH = self._stepper.read(row.state_LPH, piece)
-        self._read_seconds = max(self._clock() - began, SHORTEST_SECONDS) / len(piece)
-        if row.unread:
-            self._reading.append(row)
+    def _begin(self, prompt: "_Prompt") -> None:
+        if prompt.unread:
+            self._reading.append(prompt)
         else:
+            self._end_reading(prompt)
+
+    def _read_one(self, seconds: float) -> None:
+        """Prompts take turns, so that a short one is not kept waiting by a long one."""
+        prompt = self._reading.popleft()
+        piece_T, began = prompt.next_piece(int(min(seconds, TURN_SECONDS) / self._read_seconds)), self._clock()
+        prompt.state_LPH = self._stepper.read(prompt.state_LPH, piece_T)
+        self._read_seconds = max(self._clock() - began, SHORTEST_SECONDS) / len(piece_T)
+        if prompt.hasher is not None and (not prompt.unread or prompt.read % KEPT_EVERY == 0):
+            self._prefixes.keep(prompt.hasher, prompt.read, prompt.state_LPH)
+        self._begin(prompt)
+
+    def _end_reading(self, prompt: "_Prompt") -> None:
+        for row in prompt.rows:
+            row.hidden_LPH = prompt.state_LPH
             self._join(row)
 
-    def _join(self, row: "_Row") -> None:
-        if row.allowance > 0:
+    def _join(self, row: Row) -> None:
+        if row.allowance > 0 and row.hidden_LPH is not None:
             row.place = len(self._writing)
             self._writing.append(row)
-            self._stepper.join(row.state_LPH, row.last_id, row.request.sampling, row.noise_key, row.written)
+            self._stepper.join(
+                *(row.hidden_LPH, row.last_id, row.request.sampling, row.noise_key, row.position, row.tally_V)
+            )
 
-    def _set_aside(self, row: "_Row") -> None:
+    def _set_aside(self, row: Row) -> None:
         if row.place is not None:
-            row.state_LPH = self._stepper.leave(row.place)
+            row.hidden_LPH = self._stepper.leave(row.place)
             last = self._writing.pop()
             if last is not row:  # as in the stepper
                 self._writing[row.place], last.place = last, row.place
             row.place = None
 
 
-class _Row:
-    """One text in the making: its state, what it has still to read, how much it may still write."""
+class _Prompt:
+    """What some rows wait for: a text that is being read, once for all of them."""
 
     def __init__(
-        self, row_id: int, request: RowRequest, info: CheckpointInfo, state_LPH: Tensor, allowance: float
+        self, ids_T: NDArray[np.int64], read: int, state_LPH: Tensor, rows: list[Row], hasher: Hasher | None = None
     ) -> None:
-        self.id = row_id
-        self.request = request
-        self.state_LPH = state_LPH
-        """As of when it is not among those that write."""
-        self.place: int | None = None
-        self.allowance = allowance
-        self.written = 0
-        self.noise_key = noise_key(request.seed, 0)
-        self._characters = info.vocabulary.characters
-        prompt = normalize(request.prompt, info.config.normalization)
-        if request.skip_unknown:
-            prompt = info.vocabulary.known(prompt)
-        self._prompt = info.vocabulary.encode(prompt or beginning(info.vocabulary)).astype(np.int64)
-        self._read = 0
-        self.last_id = int(self._prompt[-1])  # read by the step that writes the first character
-        # As the prompt: under `letters` an `E` never comes.
-        self._stops = StopStrings([normalize(stop, info.config.normalization) for stop in request.stop])
+        self._ids_T = ids_T
+        self.read, self.state_LPH = read, state_LPH
+        self.rows = rows
+        self.hasher = hasher
+        """Of what was read; None if the state is not worth keeping, or not that of these ids alone."""
 
     @property
     def unread(self) -> bool:
-        return self._read < len(self._prompt) - 1
+        return self.read < len(self._ids_T)
 
-    @property
-    def most_steps(self) -> int:
-        """That it may write at once: up to its end or allowance; the first alone, so that it is shown at once."""
-        if not self.written:
-            return 1
-        return int(min(self.request.max_characters - self.written, self.allowance))
+    def is_of(self, ids_T: NDArray[np.int64]) -> bool:
+        """Whether it is the reading of these ids from nothing."""
+        return self.hasher is not None and np.array_equal(self._ids_T, ids_T)
 
     def next_piece(self, characters: int) -> NDArray[np.int64]:
-        before = self._read
-        self._read = min(before + characters, len(self._prompt) - 1)
-        return self._prompt[before : self._read]
-
-    def take(self, ids: Sequence[int]) -> RowOutput:
-        """What there is to show after the drawn characters."""
-        pieces: list[str] = []
-        finished: FinishReason | None = None
-        failed = None
-        for drawn in ids:  # what follows the end was drawn for nothing
-            if drawn < 0:
-                failed = NOT_FINITE
-                break
-            self.last_id = drawn
-            self.written += 1
-            piece, stopped = self._stops.feed(self._characters[drawn])
-            pieces.append(piece)
-            if stopped:
-                finished = "stop"
-                break
-        if not finished and self.written == self.request.max_characters:
-            finished = "length"
-            pieces.append(self._stops.rest())
-        text = "".join(pieces)
-        self.allowance -= len(text)
-        return RowOutput(self.id, text, finished, failed)
-
-
-def beginning(vocabulary: Vocabulary) -> str:
-    """What is read in place of an empty prompt: a line feed, as at a line's beginning, else a space, else the first
-    character of the vocabulary. Always the same, so that an empty prompt and a seed give one text."""
-    return next((c for c in "\n " if c in vocabulary), vocabulary.characters[0])
+        """About so many ids, one at least, not beyond where the state is kept."""
+        edge = self.read + KEPT_EVERY - self.read % KEPT_EVERY
+        piece_T = self._ids_T[self.read : min(self.read + max(1, characters), edge)]
+        self.read += len(piece_T)
+        if self.hasher is not None:
+            update(self.hasher, piece_T)
+        return piece_T

@@ -9,11 +9,13 @@ numbers of a models.products.Weight; a number is so many blocks of H. A function
 """
 
 import numpy as np
+from numba import carray
 
 from models.arithmetic import FASTMATH, load, sigmoid, store, tanh
 from models.gates import Array
 from models.machine_code import compiled
-from models.products import ROOM, multiply, release
+from models.products import ROOM, at, multiply, release
+from models.sampling import FORBIDDEN, READ, WRITTEN
 
 TANH, RELU, GRU, LSTM = range(4)
 """Which cell, by number: compiled code has no names."""
@@ -127,33 +129,53 @@ def write_characters(
     last: int,
     states_LPRH: Array,
     output_W: Array,
-    numbers_R3: Array,
+    numbers_R6: Array,
     top_k_R: Array,
     keys_R: Array,
     positions_R: Array,
+    tallies_R: Array,
     drawn_TR: Array,
     work_V: Array,
     *network: Array,
 ) -> None:
     """As many characters of each row as `drawn_TR` has steps, each read by the next step.
 
-    `ids_R` is what each row reads first, in the end what it wrote last. `numbers_R3` are temperature, top_p and min_p;
-    `keys_R` (uint64) and `positions_R` the noise's place, the latter moved on. Where a row's network answers
-    nothing finite it writes -1 and reads character 0: what it writes after that means nothing. Raises as
-    `read_character`.
+    `ids_R` is what each row reads first, in the end what it wrote last. `numbers_R6` are temperature, top_p, min_p and
+    the penalties for repetition, presence and frequency; `keys_R` (uint64) and `positions_R` the noise's place, the
+    latter moved on; `tallies_R` the addresses of tallies (int32 [V], models.sampling), 0 for none. Where a row's
+    network answers nothing finite it writes -1 and reads character 0: what it writes after that means nothing. Raises
+    as `read_character`.
     """
-    room, top = np.empty(ROOM, np.int64), states_LPRH.shape[0] - 1
+    room, top, like_tally = np.empty(ROOM, np.int64), states_LPRH.shape[0] - 1, np.empty(0, np.int32)
     for t in range(drawn_TR.shape[0]):
         read_character(cell, ids_R, first, last, *network)
         logits_RV = multiply(output_W, states_LPRH[top, 0, first:last], room)
         for row in range(first, last):
             noise = uniform(keys_R[row], positions_R[row])
-            temperature, top_p, min_p = numbers_R3[row]
-            drawn = draw(logits_RV[row - first], temperature, top_k_R[row], top_p, min_p, noise, work_V)
+            temperature, top_p, min_p, repetition, presence, frequency = numbers_R6[row]
+            logits_V = logits_RV[row - first]
+            if tallies_R[row]:
+                tally_V = carray(at(tallies_R[row], like_tally), logits_V.shape)
+                adjust(logits_V, tally_V, repetition, presence, frequency)
+            drawn = draw(logits_V, temperature, top_k_R[row], top_p, min_p, noise, work_V)
+            if tallies_R[row] and drawn >= 0:
+                tally_V[drawn] += WRITTEN
             drawn_TR[t, row] = drawn
             ids_R[row] = max(drawn, 0)
             positions_R[row] += 1
         release(output_W, room)
+
+
+@compiled()
+def adjust(logits_V: Array, tally_V: Array, repetition: float, presence: float, frequency: float) -> None:
+    """As models.sampling.adjusted, in place."""
+    for v in range(logits_V.shape[0]):
+        tally, logit = tally_V[v], np.float64(logits_V[v])
+        if tally >= READ:
+            logit *= 1 / repetition if logit > 0 else repetition
+        if tally >= WRITTEN:
+            logit -= frequency * (tally // WRITTEN) + presence
+        logits_V[v] = -np.inf if tally & FORBIDDEN else logit
 
 
 @compiled()

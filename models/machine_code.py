@@ -18,7 +18,9 @@ import numba
 import torch
 
 HERE = Path(__file__).parent
-FILES = tuple(HERE / name for name in ("arithmetic.py", "gates.py", "inference.py", "products.py", "walks.py"))
+NAMES = ("arithmetic", "gates", "inference", "products", "sampling", "walks")
+"""Files with compiled functions, and with the constants that become a part of them."""
+FILES = tuple(HERE / f"{name}.py" for name in NAMES)
 VERSIONS = (numba.__version__, llvmlite.__version__, torch.__version__)
 
 

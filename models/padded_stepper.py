@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.rnn import CharRNN
-from models.sampling import NotFinite, SamplingConfig, draw, uniform
+from models.sampling import WRITTEN, NotFinite, SamplingConfig, draw, uniform
 
 PLACES = 32
 
@@ -30,7 +30,7 @@ class PaddedStepper:
         """Memory of the network."""
         self._batches_LPRH: list[Tensor] = []
         self._ids_R: list[int] = []
-        self._noise: list[tuple[SamplingConfig, int]] = []
+        self._noise: list[tuple[SamplingConfig, int, NDArray[np.int32] | None]] = []
         self._positions: list[int] = []
 
     def __len__(self) -> int:
@@ -42,13 +42,21 @@ class PaddedStepper:
         return self._empty_LPH
 
     @torch.no_grad()
-    def join(self, state_LPH: Tensor, last_id: int, sampling: SamplingConfig, noise_key: int, position: int) -> None:
+    def join(
+        self,
+        state_LPH: Tensor,
+        last_id: int,
+        sampling: SamplingConfig,
+        noise_key: int,
+        position: int,
+        tally_V: NDArray[np.int32] | None = None,
+    ) -> None:
         """As Stepper's."""
         if len(self) == PLACES * len(self._batches_LPRH):
             self._batches_LPRH.append(self._network.initial_state(PLACES, self._device))
         self._place(len(self)).copy_(state_LPH)
         self._ids_R.append(last_id)
-        self._noise.append((sampling, noise_key))
+        self._noise.append((sampling, noise_key, tally_V))
         self._positions.append(position)
 
     @torch.no_grad()
@@ -61,6 +69,12 @@ class PaddedStepper:
             column[place] = column[-1]
             column.pop()
         return state_LPH
+
+    @torch.no_grad()
+    def states(self) -> NDArray[np.float32]:
+        """As Stepper's."""
+        rows = [self._place(place).cpu().numpy() for place in range(len(self))]
+        return np.stack(rows, axis=2)
 
     @torch.no_grad()
     def write(self, steps: int) -> NDArray[np.int64]:
@@ -92,10 +106,13 @@ class PaddedStepper:
         return drawn
 
     def _draw(self, row: int, logits_V: NDArray[np.float32]) -> int:
-        sampling, key = self._noise[row]
+        sampling, key, tally_V = self._noise[row]
         position = self._positions[row]
         self._positions[row] += 1
         try:
-            return draw(logits_V, sampling, uniform(key, position))
+            drawn = draw(logits_V, sampling, uniform(key, position), tally_V)
         except NotFinite:
             return -1
+        if tally_V is not None:
+            tally_V[drawn] += WRITTEN
+        return drawn

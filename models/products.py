@@ -170,7 +170,7 @@ def _call(_context: Any, address: Any, arguments: Any) -> Any:
 
 
 @intrinsic
-def _at(_context: Any, address: Any, like: Any) -> Any:
+def at(_context: Any, address: Any, like: Any) -> Any:
     """An address as a pointer to numbers like those of an array."""
     pointer = types.CPointer(like.dtype)
 
@@ -215,7 +215,7 @@ def multiply(weight: Array, values_BK: Array, room: Array) -> Array:
         failed = _call(weight[_DATA], (room[_PRODUCT], _address(room, _MEMORY)))
     if failed:
         raise RuntimeError("torch refused a product")
-    return carray(_at(room[_MEMORY], values_BK), (values_BK.shape[0], weight[_WIDTH]))
+    return carray(at(room[_MEMORY], values_BK), (values_BK.shape[0], weight[_WIDTH]))
 
 
 @compiled()

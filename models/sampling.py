@@ -1,11 +1,15 @@
-"""From logits to the next character: temperature, top-k, top-p, min-p, and noise that is a pure function of its place.
+"""From logits to the next character: penalties, temperature, filters, and noise that is a pure function of its place.
 
-Knows no torch, no rows and no texts. The order is fixed: the logits are divided by the temperature and become
-probabilities; of these top-k keeps the k likeliest; of those, renormalised, top-p keeps the fewest likeliest that
-together reach p; of those min-p drops what is below its share of the likeliest one. Equally likely characters are
-ranked by id, lowest first. Invariants: the likeliest character always stays, and finite logits never give NaN.
+Knows no torch, no rows and no texts. The order is fixed. Forbidden characters are impossible. The repetition penalty
+divides the logits above 0, and multiplies those below, of characters that the prompt or the text has (Keskar and others
+2019, "CTRL", with the prompt as in Hugging Face's and vLLM's). Of characters that the text has, `presence_penalty` is
+taken from the logits once and `frequency_penalty` once for each time (OpenAI's definition; the prompt does not count).
+Then the logits are divided by the temperature and become probabilities; of these top-k keeps the k likeliest; of
+those, renormalised, top-p keeps the fewest likeliest that together reach p; of those min-p drops what is below its
+share of the likeliest one. Equally likely characters are ranked by id, lowest first. Invariants: the likeliest
+character that may be written always stays, and finite logits never give NaN.
 
-Shape suffix: V vocabulary.
+Shape suffix: V vocabulary. `tally_V` (int32) is what is known of each character: the sum of the marks below.
 """
 
 import sys
@@ -16,6 +20,10 @@ from numpy.typing import NDArray
 
 _MASK = 2**64 - 1
 _GAMMA = 0x9E3779B97F4A7C15  # 2^64 / golden ratio: splitmix64's increment
+
+
+FORBIDDEN, READ, WRITTEN = 1, 2, 4
+"""Marks of a character: may not be written; is in the prompt; was written, once for each time."""
 
 
 class NotFinite(ArithmeticError):
@@ -34,6 +42,17 @@ class SamplingConfig:
     """Keep the fewest likeliest whose share reaches p, 0 to 1; 1: all; 0: the likeliest alone."""
     min_p: float = 0.0
     """Drop what is less likely than this share of the likeliest, 0 to 1; 0: nothing."""
+    repetition_penalty: float = 1.0
+    """Above 1 against characters of prompt and text, below 1 for them, 0.1 to 10; 1: neither."""
+    presence_penalty: float = 0.0
+    """Taken from the logits of characters that were written, in nats, -10 to 10."""
+    frequency_penalty: float = 0.0
+    """Taken from them once for each time that they were, in nats, -10 to 10."""
+
+    @property
+    def counts(self) -> bool:
+        """Whether it matters which characters were read and written."""
+        return (self.repetition_penalty, self.presence_penalty, self.frequency_penalty) != (1.0, 0.0, 0.0)
 
     def __post_init__(self) -> None:
         # Written so that NaN fails every one of them.
@@ -46,13 +65,22 @@ class SamplingConfig:
             raise ValueError(f"top_p: must be from 0 to 1, not {self.top_p!r}")
         if not 0 <= self.min_p <= 1:
             raise ValueError(f"min_p: must be from 0 to 1, not {self.min_p!r}")
+        if not 0.1 <= self.repetition_penalty <= 10:
+            raise ValueError(f"repetition_penalty: must be from 0.1 to 10, not {self.repetition_penalty!r}")
+        for name in ("presence_penalty", "frequency_penalty"):
+            if not -10 <= getattr(self, name) <= 10:
+                raise ValueError(f"{name}: must be from -10 to 10, not {getattr(self, name)!r}")
 
 
-def draw(logits_V: NDArray[np.float32], sampling: SamplingConfig, uniform: float) -> int:
+def draw(
+    logits_V: NDArray[np.float32], sampling: SamplingConfig, uniform: float, tally_V: NDArray[np.int32] | None = None
+) -> int:
     """The id of the next character, by the inverse distribution function at `uniform` in [0, 1).
 
     Raises NotFinite for logits that are NaN or +infinity.
     """
+    if tally_V is not None:
+        logits_V = adjusted(logits_V, sampling, tally_V)
     if sampling.temperature == 0:
         return int(_check(logits_V).argmax())
     cumulative_V = weights(logits_V, sampling).cumsum()
@@ -60,6 +88,20 @@ def draw(logits_V: NDArray[np.float32], sampling: SamplingConfig, uniform: float
     index = int(cumulative_V.searchsorted(uniform * total, side="right"))
     # The product may round up to the total: then the last character with a share is meant.
     return index if index < len(cumulative_V) else int(cumulative_V.searchsorted(total))
+
+
+def adjusted(
+    logits_V: NDArray[np.float32], sampling: SamplingConfig, tally_V: NDArray[np.int32]
+) -> NDArray[np.float32]:
+    """The logits after the penalties; those of forbidden characters are -infinity."""
+    exact_V, written_V = logits_V.astype(np.float64), tally_V // WRITTEN
+    seen_V = tally_V >= READ
+    factor = np.where(exact_V > 0, 1 / sampling.repetition_penalty, sampling.repetition_penalty)
+    exact_V[seen_V] *= factor[seen_V]
+    taken_V = sampling.frequency_penalty * written_V + sampling.presence_penalty
+    exact_V[written_V > 0] -= taken_V[written_V > 0]
+    exact_V[tally_V % READ == FORBIDDEN] = -np.inf
+    return exact_V.astype(np.float32)
 
 
 def weights(logits_V: NDArray[np.float32], sampling: SamplingConfig) -> NDArray[np.float64]:

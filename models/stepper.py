@@ -79,6 +79,7 @@ class Stepper:
         self.dtype = dtype
         """Of the products, but for the output layer's."""
         self._length = 0
+        self._tallies: list[NDArray[np.int32] | None] = []  # as long as their addresses are in use
         self.row_invariant = all(map(_is_row_invariant, [*self._kept, self._output]))
         """Whether a row's products have the same bits among others. If not, each row is stepped alone."""
 
@@ -90,8 +91,19 @@ class Stepper:
         """That of a row which has read nothing [L, P, H]."""
         return self._empty_LPH
 
-    def join(self, state_LPH: Tensor, last_id: int, sampling: SamplingConfig, noise_key: int, position: int) -> None:
-        """A row more, at the end. `last_id` is what it reads before it writes the character at `position`."""
+    def join(
+        self,
+        state_LPH: Tensor,
+        last_id: int,
+        sampling: SamplingConfig,
+        noise_key: int,
+        position: int,
+        tally_V: NDArray[np.int32] | None = None,
+    ) -> None:
+        """A row more, at the end. `last_id` is what it reads before it writes the character at `position`.
+
+        A tally (models.sampling) stays the caller's; written characters are added to it.
+        """
         place = self._length
         if place == len(self._rows.ids_R):
             self._rows = self._rows.doubled()
@@ -101,15 +113,24 @@ class Stepper:
         rows.ids_R[place], rows.keys_R[place], rows.positions_R[place] = last_id, noise_key, position
         # Below the normal numbers a temperature is 0 to a processor that flushes denormals, as that of generation.
         temperature = max(sampling.temperature, sys.float_info.min) if sampling.temperature else 0.0
-        rows.numbers_R3[place] = temperature, sampling.top_p, sampling.min_p
+        penalties = sampling.repetition_penalty, sampling.presence_penalty, sampling.frequency_penalty
+        rows.numbers_R6[place] = temperature, sampling.top_p, sampling.min_p, *penalties
         rows.top_k_R[place] = sampling.top_k
+        rows.tallies_R[place] = 0 if tally_V is None else tally_V.ctypes.data
+        self._tallies.append(tally_V)
 
     def leave(self, place: int) -> Tensor:
         """The row at `place` is gone; what was the last row is there now. Its state [L, P, H]."""
         state_LPH = self._rows.state(place)
         self._length -= 1
         self._rows.move(self._length, place)
+        self._tallies[place] = self._tallies[-1]
+        self._tallies.pop()
         return state_LPH
+
+    def states(self) -> NDArray[np.float32]:
+        """A copy of all rows' states as they are now [L, P, R, H]."""
+        return self._rows.states_LPRH[:, :, : self._length].copy()
 
     def write(self, steps: int) -> NDArray[np.int64]:
         """The ids of the next characters of all rows [T, R]; -1 where the network answers nothing finite, after which
@@ -120,8 +141,8 @@ class Stepper:
             with telling_refusals():
                 inference.write_characters(
                     *(self._cell, rows.ids_R, first, min(first + together, self._length), rows.states_LPRH),
-                    *(self._output.numbers, rows.numbers_R3, rows.top_k_R, rows.keys_R, rows.positions_R),
-                    *(drawn_TR, self._work_V, *self._weights, *rows.states),
+                    *(self._output.numbers, rows.numbers_R6, rows.top_k_R, rows.keys_R, rows.positions_R),
+                    *(rows.tallies_R, drawn_TR, self._work_V, *self._weights, *rows.states),
                 )
         return drawn_TR
 
@@ -156,19 +177,21 @@ class _Rows:
     narrow_LRH: NDArray[Any]
     """The hidden states in the products' type."""
     ids_R: NDArray[np.int64]
-    numbers_R3: NDArray[np.float64]
+    numbers_R6: NDArray[np.float64]
     top_k_R: NDArray[np.int64]
     keys_R: NDArray[np.uint64]
     positions_R: NDArray[np.int64]
+    tallies_R: NDArray[np.int64]
     work_4: NDArray[np.float32]
 
     @classmethod
     def of(cls, states_LPRH: Tensor, dtype: torch.dtype) -> Self:
         _, _, R, H = states_LPRH.shape
         narrow_LRH = array_of(states_LPRH[:, 0].to(dtype, copy=True))
-        ids_R, top_k_R, positions_R = np.zeros((3, R), np.int64)
-        work_4, keys_R = np.empty(4 * H, np.float32), np.zeros(R, np.uint64)
-        return cls(states_LPRH.numpy(), narrow_LRH, ids_R, np.zeros((R, 3)), top_k_R, keys_R, positions_R, work_4)
+        ids_R, top_k_R, positions_R, tallies_R = np.zeros((4, R), np.int64)
+        work_4, keys_R, numbers_R6 = np.empty(4 * H, np.float32), np.zeros(R, np.uint64), np.zeros((R, 6))
+        states = (states_LPRH.numpy(), narrow_LRH)
+        return cls(*states, ids_R, numbers_R6, top_k_R, keys_R, positions_R, tallies_R, work_4)
 
     @property
     def states(self) -> tuple[NDArray[Any], ...]:
@@ -185,7 +208,7 @@ class _Rows:
     def move(self, origin: int, place: int) -> None:
         self.states_LPRH[:, :, place] = self.states_LPRH[:, :, origin]
         self.narrow_LRH[:, place] = self.narrow_LRH[:, origin]
-        for name in ("ids_R", "numbers_R3", "top_k_R", "keys_R", "positions_R"):
+        for name in ("ids_R", "numbers_R6", "top_k_R", "keys_R", "positions_R", "tallies_R"):
             array = getattr(self, name)
             array[place] = array[origin]
 

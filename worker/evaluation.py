@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.engine import beginning
 from models.rnn import CharRNN
+from models.rows import beginning
 from models.sampling import SamplingConfig, draw, noise_key, uniform
 from models.vocabulary import Vocabulary
 from worker.batches import Ids, read_windows

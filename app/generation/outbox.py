@@ -3,12 +3,13 @@
 Invariant: for each row the text goes out in the order in which it was written, and before anything said later.
 """
 
+import base64
 import socket
 import time
 from typing import Any
 
 from app.generation.protocol import Message, encode
-from models.engine import RowOutput
+from models.rows import RowOutput
 
 FLUSH_SECONDS = 0.01
 """Text of so long goes in one message, except a row's first. Below what an eye sees; a message for every character of
@@ -32,7 +33,8 @@ class Outbox:
     def write(self, output: RowOutput, *, first: bool) -> None:
         entry = self._rows.setdefault(output.row_id, [output.row_id, "", None])
         entry[1] += output.text
-        entry[2] = output.finished
+        if output.finished:
+            entry[2] = _ending(output)
         self._urgent = self._urgent or first
 
     def flush_if_due(self, *, idle: bool) -> None:
@@ -48,3 +50,8 @@ class Outbox:
 
     def forget(self, row_id: int) -> None:
         self._rows.pop(row_id, None)
+
+
+def _ending(output: RowOutput) -> Message:
+    state = None if output.state is None else base64.b64encode(output.state.to_bytes()).decode()
+    return {"finish_reason": output.finished, "held_back": output.held_back, "state": state}

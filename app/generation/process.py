@@ -6,7 +6,9 @@ evicted row never writes another character. Invariant: a row never has more text
 client that reads slowly costs no memory, and writing to the socket waits only for the service's own event loop.
 """
 
+import base64
 import contextlib
+import dataclasses
 import logging
 import os
 import selectors
@@ -19,11 +21,13 @@ from app.generation.protocol import Decoder, Message
 from app.generation.shelf import Decoded, Refused, Shelf
 from app.processes import end_with_parent, parent_socket
 from app.store.database import open_database
-from models.engine import Engine, RowOutput, RowRequest
+from models.engine import Engine
+from models.rows import RowOutput, RowRequest, RowState
 from models.sampling import SamplingConfig
 from models.vocabulary import UnknownCharacter
 
 RECEIVE_BYTES = 256 * 1024
+SAMPLING = tuple(field.name for field in dataclasses.fields(SamplingConfig))
 
 
 class Process:
@@ -106,9 +110,9 @@ class Process:
             self._admit(engine, message)
 
     def _admit(self, engine: Engine, message: Message) -> None:
-        row_id = message["row"]
+        row_ids = message["rows"]
         try:
-            engine.admit(row_id, _row_request(message["request"]), message["characters"])
+            engine.admit(row_ids, _row_request(message["request"]), message["characters"])
         except UnknownCharacter as error:
             fields: dict[str, str | int] = {"character": error.character, "position": error.position}
             self._refuse(message, Refused("unknown_character", str(error), **fields))
@@ -116,12 +120,12 @@ class Process:
         except ValueError as error:  # of one request: the others' texts go on
             self._refuse(message, Refused("invalid_request", str(error)))
             return
-        self._home[row_id] = engine
-        self._fresh.add(row_id)
-        self._outbox.say({"is": "admitted", "row": row_id})
+        self._home |= dict.fromkeys(row_ids, engine)
+        self._fresh.update(row_ids)
+        self._outbox.say({"is": "admitted", "rows": row_ids})
 
     def _refuse(self, message: Message, refused: Refused) -> None:
-        asked = "row" if "row" in message else "call"
+        asked = "rows" if "rows" in message else "call"
         answer = {"is": "refused", asked: message[asked], "code": refused.code, "detail": str(refused)}
         self._outbox.say(answer | refused.fields)
 
@@ -141,7 +145,10 @@ class Process:
         self._fresh.discard(row_id)
         self._outbox.forget(row_id)
         for waiting in self._waiting.values():
-            waiting[:] = [message for message in waiting if message.get("row") != row_id]
+            for message in waiting:
+                if row_id in message.get("rows", ()):
+                    message["rows"].remove(row_id)
+            waiting[:] = [message for message in waiting if message.get("rows", True)]
 
     def _counts(self) -> dict[str, int]:
         return {
@@ -153,14 +160,18 @@ class Process:
 
 
 def _row_request(fields: Message) -> RowRequest:
-    sampling = SamplingConfig(fields["temperature"], fields["top_k"], fields["top_p"], fields["min_p"])
+    start = fields["start"]
     return RowRequest(
         fields["prompt"],
         fields["max_characters"],
         fields["seed"],
-        sampling,
+        SamplingConfig(**{name: fields[name] for name in SAMPLING}),
         tuple(fields["stop"]),
         skip_unknown=fields["unknown"] == "skip",
+        allowed=fields["allowed_characters"],
+        forbidden=fields["forbidden_characters"],
+        start=None if start is None else RowState.from_bytes(base64.b64decode(start)),
+        keep_state=fields["keep_state"],
     )
 
 

@@ -5,8 +5,9 @@ UTF-8. Invariant: however the bytes are cut, `Decoder` gives the messages that w
 
 To the process (`do`):
     begin    database_url, device    the first message; not arguments: every user of the machine can read those
-    admit    row, blob, request{prompt,unknown,max_characters,seed,temperature,top_k,top_p,min_p,stop},
-             characters (granted)
+    admit    rows, blob, characters (granted to each), request{prompt,unknown,max_characters,seed,temperature,top_k,
+             top_p,min_p,repetition_penalty,presence_penalty,frequency_penalty,allowed_characters,forbidden_characters,
+             stop, keep_state, start (a row's state in base64, or null)}: each row is a sample of it
     grant    row, characters     it may write so many more
     evict    row
     inspect  call, blob          is this a usable model file?
@@ -14,9 +15,9 @@ To the process (`do`):
 
 From the process (`is`):
     ready
-    admitted  row
-    refused   row or call, code, detail, and fields that explain it
-    text      rows: [[row, text, finish_reason or null], ...]
+    admitted  rows
+    refused   rows or call, code, detail, and fields that explain it
+    text      rows: [[row, text, null or {finish_reason, held_back, state (base64, or null)}], ...]
     failed    row, detail        in the midst of writing
     answer    call, value
 """

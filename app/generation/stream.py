@@ -1,11 +1,11 @@
-"""One stream: the text of one row, from the generation process to whoever reads it, and what can go wrong.
+"""Streams: the text of one row, or of several of one request, on its way to whoever reads it, and what can go wrong.
 
-Knows the link that its row is on, not HTTP. Belongs to the event loop. Invariant: at most `GRANTED_CHARACTERS` (and the
+Knows the link that rows are on, not HTTP. Belongs to the event loop. Invariant: at most `GRANTED_CHARACTERS` (and the
 end of a text, held back for a stop string) wait here, since the process is granted more only as they are read.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, Self
 
 from app.generation.link import Link
@@ -46,34 +46,35 @@ class StreamFailed(GenerationError):
 
 
 class Stream:
-    """Text as it is written: iterate over it, then `finish_reason` says why it ended. `evict` it in the end."""
+    """The text of one row as it is written, taken with `ready`. `evict` it in the end."""
 
-    def __init__(self, stream_id: int, forget: Callable[["Stream"], None]) -> None:
+    def __init__(self, stream_id: int, forget: Callable[["Stream"], None], changed: asyncio.Event) -> None:
         self.id = stream_id
         self.link: Link | None = None
-        self.admitted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.finish_reason: Literal["stop", "length"] | None = None
+        """Why it ended, once it has; there may be text left to take."""
+        self.held_back = ""
+        """Of a text that ended: its last characters, which may be the beginning of a stop string."""
+        self.state: str | None = None
+        """Of a text that ended, if it was asked for: the row's, in base64."""
         self.characters = 0
-        """How many were read."""
+        """How many were taken."""
+        self.failure: GenerationError | None = None
         self._forget = forget
+        self._changed = changed
         self._pieces: list[str] = []
-        self._failure: GenerationError | None = None
-        self._changed = asyncio.Event()
         self._ungranted = 0
         self._evicted = False
 
-    def __aiter__(self) -> Self:
-        return self
+    @property
+    def over(self) -> bool:
+        """Whether no more text will come, nor is there any left."""
+        return not self._pieces and (self.finish_reason is not None or self._evicted)
 
-    async def __anext__(self) -> str:
-        """All the text that has come. Raises StreamFailed after the last of a text that broke off."""
-        while not self._pieces:
-            if self._failure is not None:
-                raise self._failure
-            if self.finish_reason is not None or self._evicted:
-                raise StopAsyncIteration
-            self._changed.clear()
-            await self._changed.wait()
+    def ready(self) -> str:
+        """All the text that has come, perhaps none. Raises StreamFailed after the last of a text that broke off."""
+        if not self._pieces and self.failure is not None:
+            raise self.failure
         text = "".join(self._pieces)
         self._pieces.clear()
         self.characters += len(text)
@@ -93,36 +94,76 @@ class Stream:
         self._evicted = True
         self._changed.set()
         self._forget(self)
-        if self.admitted.done() and not self.admitted.cancelled():
-            self.admitted.exception()  # seen: nobody else may be waiting for it
         if self.link is not None and self.finish_reason is None:
             self.link.say({"do": "evict", "row": self.id})
 
     # What follows is told by `Generation`, as the process tells it.
 
-    def admit(self, link: Link, blob_id: str, request: Message) -> None:
-        """Ask the process for a row."""
-        self.link = link
-        characters = request.pop("characters")
-        link.say({"do": "admit", "row": self.id, "blob": blob_id, "request": request, "characters": characters})
-
-    def set_admitted(self) -> None:
-        """The process has a row for it."""
-        if not self.admitted.done():
-            self.admitted.set_result(None)
-
-    def take(self, text: str, finish_reason: Literal["stop", "length"] | None) -> None:
-        """The process wrote more."""
+    def take(self, text: str, ending: Message | None) -> None:
+        """The process wrote more, and perhaps has come to the end."""
         if text:
             self._pieces.append(text)
-        self.finish_reason = finish_reason
+        if ending is not None:
+            self.finish_reason = ending["finish_reason"]
+            self.held_back, self.state = ending["held_back"], ending["state"]
         self._changed.set()
 
     def fail(self, failure: GenerationError) -> None:
         """No more will come. Does nothing to a text that has ended."""
-        if self._failure is None and self.finish_reason is None:
-            self._failure = failure
+        if self.failure is None and self.finish_reason is None:
+            self.failure = failure
+        self._changed.set()
+
+
+class Samples:
+    """The streams of one request, admitted together: iterate over index and text of each as they come.
+
+    `evict` them in the end. Iterating raises StreamFailed as soon as one of them has broken off.
+    """
+
+    def __init__(self, streams: Sequence[Stream], changed: asyncio.Event) -> None:
+        self.streams = tuple(streams)
+        self.admitted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._changed = changed
+        self._turn = 0
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> tuple[int, str]:
+        while True:
+            self._changed.clear()
+            for _ in self.streams:
+                index = self._turn
+                self._turn = (index + 1) % len(self.streams)
+                if text := self.streams[index].ready():
+                    return index, text
+            if all(stream.over for stream in self.streams):
+                raise StopAsyncIteration
+            await self._changed.wait()
+
+    def admit(self, link: Link, message: Message) -> None:
+        """Ask the process for rows."""
+        for stream in self.streams:
+            stream.link = link
+        link.say({"do": "admit", "rows": [stream.id for stream in self.streams], **message})
+
+    def set_admitted(self) -> None:
+        """The process has rows for them."""
+        if not self.admitted.done():
+            self.admitted.set_result(None)
+
+    def fail(self, failure: GenerationError) -> None:
+        """No more will come."""
+        for stream in self.streams:
+            stream.fail(failure)
         if not self.admitted.done():
             refused = isinstance(failure, GenerationRefused)
             self.admitted.set_exception(failure if refused else GenerationUnavailable(str(failure)))
-        self._changed.set()
+
+    def evict(self) -> None:
+        """Their rows are gone within a step, and their places free. Does nothing a second time."""
+        for stream in self.streams:
+            stream.evict()
+        if self.admitted.done() and not self.admitted.cancelled():
+            self.admitted.exception()  # seen: nobody else may be waiting for it

@@ -19,14 +19,22 @@ from app.generation.stream import (
     GRANTED_CHARACTERS,
     GenerationRefused,
     GenerationUnavailable,
+    Samples,
     Stream,
     StreamFailed,
     TooManyStreams,
 )
-from app.schemas import GenerateRequest
 from app.settings import Settings
 
-__all__ = ["Generation", "GenerationRefused", "GenerationUnavailable", "Stream", "StreamFailed", "TooManyStreams"]
+__all__ = [
+    "Generation",
+    "GenerationRefused",
+    "GenerationUnavailable",
+    "Samples",
+    "Stream",
+    "StreamFailed",
+    "TooManyStreams",
+]
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +72,7 @@ class Generation:
         self._max_streams = settings.max_streams
         self._ids = itertools.count(1)
         self._streams: dict[int, Stream] = {}
+        self._samples: dict[int, Samples] = {}  # by the streams that are open
         self._calls: dict[int, asyncio.Future[Any]] = {}
         self._link: Link | None = None  # while the process is ready
         self._ready = asyncio.Event()
@@ -102,37 +111,35 @@ class Generation:
         """How many streams hold a place, being admitted included."""
         return len(self._streams)
 
-    def hold_place(self) -> Stream:
-        """A stream that is yet to be admitted, and must be evicted in the end. Raises TooManyStreams.
+    def hold_places(self, number: int = 1) -> Samples:
+        """Streams that are yet to be admitted, and must be evicted in the end. Raises TooManyStreams.
 
-        Costs nothing: hold a place before anything that does, so that a crowd is refused at once.
+        Costs nothing: hold places before anything that does, so that a crowd is refused at once.
         """
-        if len(self._streams) >= self._max_streams:
+        if len(self._streams) + number > self._max_streams:
             raise TooManyStreams(self._max_streams)
-        stream = Stream(next(self._ids), self._forget)
-        self._streams[stream.id] = stream
-        return stream
+        changed = asyncio.Event()
+        samples = Samples([Stream(next(self._ids), self._forget, changed) for _ in range(number)], changed)
+        for stream in samples.streams:
+            self._streams[stream.id], self._samples[stream.id] = stream, samples
+        return samples
 
-    async def admit(self, stream: Stream, request: GenerateRequest, blob_id: str, seed: int) -> None:
-        """The stream begins, and belongs to the weights in `blob_id`. Raises GenerationRefused, GenerationUnavailable;
-        then, or if it is cancelled, the stream is evicted."""
+    async def admit(self, samples: Samples, blob_id: str, request: Message) -> None:
+        """The streams begin, and belong to the weights in `blob_id`; `request` as in the protocol.
+
+        Raises GenerationRefused, GenerationUnavailable; then, or if it is cancelled, the streams are evicted.
+        """
         try:
             link = await self._ready_link()
-            stream.admit(link, blob_id, _fields(request, seed))
+            samples.admit(link, {"blob": blob_id, "request": request, "characters": GRANTED_CHARACTERS})
             async with asyncio.timeout(self._patience.admit):
-                await stream.admitted
+                await samples.admitted
         except TimeoutError:
-            stream.evict()
+            samples.evict()
             raise GenerationUnavailable("the model could not be loaded in time") from None
         except BaseException:
-            stream.evict()
+            samples.evict()
             raise
-
-    async def open(self, request: GenerateRequest, blob_id: str, seed: int) -> Stream:
-        """An admitted stream, which must be evicted in the end. Raises what `hold_place` and `admit` raise."""
-        stream = self.hold_place()
-        await self.admit(stream, request, blob_id, seed)
-        return stream
 
     async def inspect(self, blob_id: str) -> dict[str, Any]:
         """What the model file in a blob holds, after loading it. Raises GenerationRefused, GenerationUnavailable."""
@@ -146,8 +153,8 @@ class Generation:
 
     def end_streams(self, reason: str) -> None:
         """Every open stream fails with this reason, as when the service shuts down."""
-        for stream in list(self._streams.values()):
-            stream.fail(StreamFailed(reason))
+        for samples in list(self._samples.values()):
+            samples.fail(StreamFailed(reason))
 
     async def _call(self, message: Message) -> Any:
         link, call = await self._ready_link(), next(self._ids)
@@ -172,6 +179,7 @@ class Generation:
 
     def _forget(self, stream: Stream) -> None:
         self._streams.pop(stream.id, None)
+        self._samples.pop(stream.id, None)
 
     async def _keep_running(self) -> None:
         delay = 0.0
@@ -227,12 +235,12 @@ class Generation:
                 self._link = link
                 self._ready.set()
             case "text":
-                for stream_id, text, finish_reason in message["rows"]:
+                for stream_id, text, ending in message["rows"]:
                     if stream := self._streams.get(stream_id):
-                        stream.take(text, finish_reason)
+                        stream.take(text, ending)
             case "admitted":
-                if stream := self._streams.get(message["row"]):
-                    stream.set_admitted()
+                for samples in self._samples_of(message):
+                    samples.set_admitted()
             case "refused":
                 self._refuse(message)
             case "failed":
@@ -243,21 +251,21 @@ class Generation:
                     call.set_result(message["value"])
 
     def _refuse(self, message: Message) -> None:
-        fields = {key: value for key, value in message.items() if key not in ("is", "row", "call", "code", "detail")}
+        fields = {key: value for key, value in message.items() if key not in ("is", "rows", "call", "code", "detail")}
         refused = GenerationRefused(message["code"], message["detail"], **fields)
-        if stream := self._streams.get(message.get("row", 0)):
-            stream.fail(refused)
+        for samples in self._samples_of(message):
+            samples.fail(refused)
         if (call := self._calls.get(message.get("call", 0))) and not call.done():
             call.set_exception(refused)
 
+    def _samples_of(self, message: Message) -> set[Samples]:
+        """Those that rows of a message belong to, as far as they are open."""
+        return {self._samples[row] for row in message.get("rows", ()) if row in self._samples}
+
     def _fail_all(self, link: Link) -> None:
-        for stream in list(self._streams.values()):
-            if stream.link is link:
-                stream.fail(StreamFailed("the generation process ended"))
+        for samples in list(self._samples.values()):
+            if samples.streams[0].link is link:
+                samples.fail(StreamFailed("the generation process ended"))
         for call in self._calls.values():
             if not call.done():
                 call.set_exception(GenerationUnavailable("the generation process ended"))
-
-
-def _fields(request: GenerateRequest, seed: int) -> Message:
-    return request.model_dump(exclude={"model"}) | {"seed": seed, "characters": GRANTED_CHARACTERS}

@@ -5,15 +5,16 @@ answered by a problem before the first character; the connection to the store is
 """
 
 import secrets
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
+from app.continuation import Continuation, InvalidState
 from app.errors import invalid
-from app.generation.streams import Generation, GenerationRefused, Stream
+from app.generation.streams import Generation, GenerationRefused, Samples
 from app.negotiation import negotiated
 from app.openapi import body, problems
 from app.routes.dependencies import Configured, Generating, StoredIn
@@ -33,15 +34,41 @@ PASSED_OVER = ("checkpoint_corrupted", "checkpoint_gone")
 TRIES = 5
 
 
-class GeneratedDocument(BaseModel):
-    """A whole text, and what to ask for to get it again."""
+class SampleDocument(BaseModel):
+    """A whole text."""
 
     text: str
-    finish_reason: str
-    characters: int
+    finish_reason: str = Field(description="`length`: it has `max_characters`; `stop`: a stop string came.")
+    characters: int = Field(description="Of the text.")
+    held_back: str = Field(
+        description="Characters after the text that may be the beginning of a stop string: that had not been decided "
+        "when `max_characters` were written. Empty without stop strings."
+    )
+    state: str = Field(description="Where the text stands, for `continue_from`.")
+
+
+class OriginDocument(BaseModel):
+    """What to ask for to get the same again, beside the request's own settings."""
+
     seed: int
     model: str
     checkpoint_step: int
+
+
+class GeneratedDocument(SampleDocument, OriginDocument):
+    """A whole text, and what to ask for to get it again."""
+
+
+class IndexedSampleDocument(SampleDocument):
+    """One of several texts."""
+
+    index: int
+
+
+class SamplesDocument(OriginDocument):
+    """Several texts, where `n` is more than 1."""
+
+    samples: list[IndexedSampleDocument]
 
 
 ANSWERS = problems(
@@ -54,7 +81,7 @@ ANSWERS = problems(
         200: {
             "description": "The text, in the form asked for by `Accept`.",
             "content": {kind: body(kind)["content"][kind] for kind in OFFERED[:2]},
-            "model": GeneratedDocument,
+            "model": GeneratedDocument | SamplesDocument,
         }
     },
 )
@@ -66,6 +93,9 @@ async def generate(
 ) -> Response:
     """Let a model write. By `Accept`: `text/plain` (default, characters as they are written), `text/event-stream`
     (`data: {"text": ...}`, last `event: done`) or `application/json` (all at once). `X-Seed` tells the seed used.
+
+    The last event and the JSON have a `state`: given as `continue_from` it goes on with the text, without reading
+    anything again, exactly as if more had been asked for at once.
 
     Swagger UI shows a stream only when it has ended. To see the text as it is written, use `curl -N`.
     """
@@ -96,40 +126,78 @@ class _Generating:
     async def answer(self, asked: GenerateRequest) -> Response:
         kind = negotiated(self._request, OFFERED)
         self._check_prompt(asked.prompt)
+        if asked.n > 1 and kind == PlainText.media_type:
+            raise invalid("n", "plain text has room for one text: ask for application/json or text/event-stream")
+        start = self._start(asked)
+        if start is not None:
+            asked = asked.model_copy(
+                update={name: v for name, v in start.settings.items() if name not in asked.model_fields_set}
+            )
         seed = secrets.randbelow(SEEDS) if asked.seed is None else asked.seed
+        keep_state = kind != PlainText.media_type  # which has nowhere to tell it
+        wanted = asked.row_fields(seed, keep_state=keep_state, start=start and start.row)
         receive = self._request.receive
-        opened = await while_connected(receive, self._open(asked, seed))
+        opened = await while_connected(receive, self._open(asked, wanted, start))
         if opened is None:
             return nobody_listens()
-        model, checkpoint, stream = opened
-        told = Told(seed, model.id, checkpoint.step)
+        model, checkpoint, samples = opened
+        key, settings = self._state_key, asked.settings() | {"seed": seed}
+        told = Told(
+            *(seed, model.id, checkpoint.step),
+            sign=lambda row: Continuation(checkpoint.id, settings, row).signed(key),
+        )
         if kind == "application/json":
-            return await whole_text(stream, told, receive)
-        return (Events if kind == Events.media_type else PlainText)(stream, told)
+            return await whole_text(samples, told, receive)
+        return (Events if kind == Events.media_type else PlainText)(samples, told)
+
+    @property
+    def _state_key(self) -> bytes:
+        return cast(bytes, self._request.app.state.state_key)
 
     def _check_prompt(self, prompt: str) -> None:
         limit = self._settings.max_prompt_characters
         if len(prompt) > limit:
             raise invalid("prompt", f"must have at most {limit} characters, not {len(prompt)}", code="prompt_too_long")
 
-    async def _open(self, asked: GenerateRequest, seed: int) -> tuple[Model, Checkpoint, Stream]:
-        """An admitted stream of the best checkpoint that can be read.
+    def _start(self, asked: GenerateRequest) -> Continuation | None:
+        if asked.continue_from is None:
+            return None
+        try:
+            return Continuation.read(asked.continue_from, self._state_key)
+        except InvalidState as error:
+            raise invalid("continue_from", str(error), code="invalid_state") from None
 
-        Raises NotFound, GenerationRefused, TooManyStreams, GenerationUnavailable.
+    async def _open(
+        self, asked: GenerateRequest, wanted: dict[str, Any], start: Continuation | None
+    ) -> tuple[Model, Checkpoint, Samples]:
+        """Admitted streams of the best checkpoint that can be read, or of the one that a state belongs to.
+
+        Raises NotFound, Corrupted, GenerationRefused, TooManyStreams, GenerationUnavailable, Problem.
         """
         for tries_left in reversed(range(TRIES)):
-            stream = self._generation.hold_place()
+            samples = self._generation.hold_places(asked.n)
             try:
-                model, checkpoint = await run_in_threadpool(find_checkpoint, self._database, asked.model)
-                await self._generation.admit(stream, asked, checkpoint.blob_id, seed)
+                key = asked.model if start is None else start.checkpoint_id
+                model, checkpoint = await run_in_threadpool(find_checkpoint, self._database, key)
+                if start is not None:
+                    _check_names(asked.model, model, checkpoint)
+                await self._generation.admit(samples, checkpoint.blob_id, wanted)
             except GenerationRefused as refused:
                 is_damaged = refused.code == "checkpoint_corrupted"
                 found_again = is_damaged and not await run_in_threadpool(quarantine, self._database, checkpoint)
                 if refused.code not in PASSED_OVER or found_again or not tries_left:
                     raise
             except BaseException:
-                stream.evict()
+                samples.evict()
                 raise
             else:
-                return model, checkpoint, stream
+                return model, checkpoint, samples
         raise AssertionError("the last try returns or raises")
+
+
+def _check_names(key: str, model: Model, checkpoint: Checkpoint) -> None:
+    """Raises Problem unless the key names this model, and this checkpoint if any. Newer ones may have its name."""
+    name, at, step = key.partition("@")
+    if key != checkpoint.id and (name not in (model.id, model.name) or (at and step != str(checkpoint.step))):
+        belongs = f"belongs to step {checkpoint.step} of model {model.name!r} ({model.id}), not to {key!r}"
+        raise invalid("continue_from", belongs, code="invalid_state")

@@ -1,6 +1,6 @@
-"""How a stream's text is answered: as plain text, as server-sent events, or whole as JSON.
+"""How texts of streams are answered: as plain text, as server-sent events, or whole as JSON.
 
-Knows HTTP and streams. Invariants: the row is evicted when the response's own `__call__` ends, however it ends (the
+Knows HTTP and streams. Invariants: rows are evicted when the response's own `__call__` ends, however it ends (the
 `finally` of a generator would not run promptly when the client leaves while the generator is parked); a text that broke
 off is never taken for a whole one.
 """
@@ -18,7 +18,7 @@ from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from starlette.types import Message, Receive, Scope, Send
 
 from app.errors import Problem
-from app.generation.streams import Stream, StreamFailed
+from app.generation.streams import Samples, Stream, StreamFailed
 
 log = logging.getLogger(__name__)
 
@@ -32,11 +32,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What the answer says about its text; with the prompt and settings, enough to get the same text again."""
+    """What the answer says about its texts; with the prompt and settings, enough to get the same again."""
 
     seed: int
     model: str
     checkpoint_step: int
+    sign: Callable[[str], str]
+    """A row's state as clients get it."""
 
     def headers(self) -> dict[str, str]:
         return {
@@ -47,21 +49,30 @@ class Told:
             "Cache-Control": "no-store",
         }
 
+    def origin(self) -> dict[str, Any]:
+        return {"seed": self.seed, "model": self.model, "checkpoint_step": self.checkpoint_step}
+
     def ending(self, stream: Stream) -> dict[str, Any]:
         return {
             "finish_reason": stream.finish_reason,
             "characters": stream.characters,
-            "seed": self.seed,
-            "model": self.model,
-            "checkpoint_step": self.checkpoint_step,
+            "held_back": stream.held_back,
+            "state": None if stream.state is None else self.sign(stream.state),
         }
+
+    def endings(self, samples: Samples) -> dict[str, Any]:
+        """How one text ended, or each of several, and where they are from."""
+        if len(samples.streams) == 1:
+            return self.ending(samples.streams[0]) | self.origin()
+        ended = [{"index": index} | self.ending(stream) for index, stream in enumerate(samples.streams)]
+        return {"samples": ended} | self.origin()
 
 
 class RowResponse(StreamingResponse):
-    """A response that owns a row."""
+    """A response that owns rows."""
 
-    def __init__(self, stream: Stream, told: Told) -> None:
-        self._stream = stream
+    def __init__(self, samples: Samples, told: Told) -> None:
+        self._samples = samples
         self._told = told
         super().__init__(self._body(), headers=told.headers())
 
@@ -77,46 +88,59 @@ class RowResponse(StreamingResponse):
         except TimeoutError:
             log.info("a client took nothing for %g s, its stream was ended", SEND_SECONDS)
         finally:
-            self._stream.evict()
+            self._samples.evict()
 
 
 class PlainText(RowResponse):
-    """The characters as they are written, and nothing else."""
+    """The characters of one text as they are written, and nothing else."""
 
     media_type = "text/plain"
 
     async def _body(self) -> AsyncIterator[bytes]:
-        async for text in self._stream:
+        async for _, text in self._samples:
             yield text.encode()
+        # There is no state to go on from: the text is over, and its last characters are no stop string.
+        yield self._samples.streams[0].held_back.encode()
 
 
 class Events(RowResponse):
-    """`data: {"text": ...}` again and again, last `event: done` or `event: error`."""
+    """`data: {"text": ...}` again and again, with an `index` if there are several; last `event: done` or `error`."""
 
     media_type = "text/event-stream"
 
     async def _body(self) -> AsyncIterator[bytes]:
+        several = len(self._samples.streams) > 1
         try:
-            async for text in _or_silence(self._stream):
-                yield KEEPALIVE_COMMENT if text is None else format_sse_event(data_str=_json({"text": text}))
+            async for index, text in _or_silence(self._samples):
+                if text is None:
+                    yield KEEPALIVE_COMMENT
+                else:
+                    yield format_sse_event(
+                        data_str=_json({"index": index, "text": text} if several else {"text": text})
+                    )
         except StreamFailed as error:
             log.warning("a stream broke off: %s", error)
             yield format_sse_event(event="error", data_str=_json(broken_off(error).document()))
         else:
-            yield format_sse_event(event="done", data_str=_json(self._told.ending(self._stream)))
+            yield format_sse_event(event="done", data_str=_json(self._told.endings(self._samples)))
 
 
-async def whole_text(stream: Stream, told: Told, receive: Receive) -> Response:
-    """The whole text as JSON, once it is complete. Ends the row when the client leaves before."""
+async def whole_text(samples: Samples, told: Told, receive: Receive) -> Response:
+    """The whole texts as JSON, once they are complete. Ends the rows when the client leaves before."""
     try:
-        text = await while_connected(receive, _collect(stream))
+        texts = await while_connected(receive, _collect(samples))
     except StreamFailed as error:
         raise broken_off(error) from None
     finally:
-        stream.evict()
-    if text is None:
+        samples.evict()
+    if texts is None:
         return nobody_listens()
-    return JSONResponse({"text": text, **told.ending(stream)}, headers=told.headers())
+    document = told.endings(samples)
+    if len(texts) == 1:
+        document = {"text": texts[0]} | document
+    else:
+        document["samples"] = [{"text": text} | one for text, one in zip(texts, document["samples"], strict=True)]
+    return JSONResponse(document, headers=told.headers())
 
 
 def broken_off(error: StreamFailed) -> Problem:
@@ -146,19 +170,22 @@ async def _disconnected(receive: Receive) -> None:
         pass
 
 
-async def _collect(stream: Stream) -> str:
-    return "".join([text async for text in stream])
+async def _collect(samples: Samples) -> list[str]:
+    texts: list[list[str]] = [[] for _ in samples.streams]
+    async for index, text in samples:
+        texts[index].append(text)
+    return ["".join(pieces) for pieces in texts]
 
 
-async def _or_silence(stream: Stream) -> AsyncIterator[str | None]:
-    """The stream's texts; None whenever there was none for a while."""
+async def _or_silence(samples: Samples) -> AsyncIterator[tuple[int, str | None]]:
+    """What the streams say; None whenever that was nothing for a while."""
     with suppress(StopAsyncIteration):
         while True:
-            text = None
+            said: tuple[int, str | None] = (0, None)
             with suppress(TimeoutError):
                 async with asyncio.timeout(SILENT_SECONDS):
-                    text = await anext(stream)
-            yield text
+                    said = await anext(samples)
+            yield said
 
 
 def _in_time(send: Send) -> Callable[[Message], Awaitable[None]]:

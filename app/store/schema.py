@@ -31,7 +31,7 @@ from sqlalchemy.types import TypeDecorator
 
 from app.store.job_state import FINISHED, JobStatus
 
-REVISIONS = ("0001", "0002", "0003", "0004")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005")
 """The schema versions that this code knows, oldest first; the last one is what it works on."""
 
 CHUNK_BYTES = 1024 * 1024
@@ -293,3 +293,12 @@ workers = Table(
     Column("seen_at", UtcTime, nullable=False),
     _check("beats >= 1", "beats"),
 )
+
+secrets = Table(
+    "secrets",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("value", LargeBinary, nullable=False),
+    _check("length(value) BETWEEN 16 AND 1024", "value"),
+)
+"""What only services of this installation know."""

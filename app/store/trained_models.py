@@ -42,6 +42,9 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
+LATEST = "latest"
+"""In the place of a step: the newest checkpoint, which need not be the best."""
+
 
 @dataclass(frozen=True, slots=True)
 class Model:
@@ -108,6 +111,8 @@ def _checkpoint_of(connection: Connection, model_id: str, step: str | None) -> A
     query = select(checkpoints).where(checkpoints.c.model_id == model_id)
     if step is None:
         query = query.where(~checkpoints.c.corrupted).order_by(*BEST_FIRST).limit(1)
+    elif step == LATEST:
+        query = query.where(~checkpoints.c.corrupted).order_by(checkpoints.c.sequence.desc()).limit(1)
     elif step.isascii() and step.isdigit() and len(step) <= 18:  # more digits are no 64-bit number
         query = query.where(checkpoints.c.step == int(step))
     else:

@@ -14,8 +14,9 @@ from typing import Any
 import httpx
 import torch
 
-from app.generation.streams import Generation
+from app.generation.streams import Generation, Samples
 from app.main import create_app
+from app.schemas import GenerateRequest
 from app.server import make_server
 from app.settings import Settings
 from app.store.blobs import write_blob
@@ -91,6 +92,17 @@ class GeneratingService:
             f"GET /generate?{query} HTTP/1.1\r\nHost: localhost\r\nAccept: {kind}\r\nConnection: close\r\n\r\n".encode()
         )
         return connection
+
+
+async def opened(generation: Generation, asked: GenerateRequest, blob_id: str) -> Samples:
+    """Admitted streams, to be evicted in the end."""
+    samples = generation.hold_places(asked.n)
+    await generation.admit(samples, blob_id, asked.row_fields(seed=1))
+    return samples
+
+
+def unsigned(state: str) -> str:
+    return state
 
 
 def reset(connection: socket.socket) -> None:

@@ -65,16 +65,19 @@ def test_the_last_event_tells_how_the_text_ended(service: GeneratingService) -> 
     assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
     assert {kind for kind, _ in pieces} == {"message"}
     assert name == "done"
+    assert str(done.pop("state"))
     assert done == {
-        "finish_reason": "length", "characters": 50, "seed": 3, "model": service.model.id, "checkpoint_step": 70,
+        "finish_reason": "length", "characters": 50, "held_back": "", "seed": 3, "model": service.model.id,
+        "checkpoint_step": 70,
     }  # fmt: skip
 
 
 def test_json_holds_the_text_and_the_same_facts(service: GeneratingService) -> None:
     document = service.generate("application/json", seed=3, max_characters=50).json()
+    assert document.pop("state")
     assert document == {
         "text": service.generate(seed=3, max_characters=50).text, "finish_reason": "length", "characters": 50,
-        "seed": 3, "model": service.model.id, "checkpoint_step": 70,
+        "held_back": "", "seed": 3, "model": service.model.id, "checkpoint_step": 70,
     }  # fmt: skip
 
 
@@ -162,7 +165,8 @@ def test_unknown_characters_are_left_out_of_the_prompt_where_that_is_asked_for(
     ("field", "value"),
     [("temperature", -1), ("temperature", 11), ("top_p", 0), ("min_p", 2), ("top_k", -1), ("max_characters", 0),
      ("max_characters", 10**9), ("seed", -1), ("stop", [""]), ("stop", ["x"] * 17), ("prompt", "a" * 2001),
-     ("temprature", 1)],
+     ("temprature", 1), ("repetition_penalty", 0), ("presence_penalty", 11), ("frequency_penalty", -11), ("n", 0),
+     ("n", 17), ("n", 2), ("continue_from", ""), ("continue_from", "bm8gc3RhdGU")],
 )  # fmt: skip
 def test_a_field_out_of_range_is_refused_by_name(service: GeneratingService, field: str, value: Any) -> None:
     problem = assert_problem(service.generate(**{field: value}), 422)

@@ -12,7 +12,7 @@ import pytest
 from starlette.types import Message
 
 from app.generation.stream import GRANTED_CHARACTERS
-from app.generation.streams import Stream
+from app.generation.streams import Samples
 from app.routes import generation_responses
 from app.routes.generation_responses import PlainText, Told
 from app.schemas import GenerateRequest
@@ -21,9 +21,11 @@ from tests.api.generating import (
     DEADLINE_SECONDS,
     GeneratingService,
     generating_service,
+    opened,
     reset,
     store_model,
     tiny_checkpoint,
+    unsigned,
     wait_until,
 )
 from tests.api.service import assert_problem
@@ -50,10 +52,10 @@ def within(service: GeneratingService, work: Coroutine[Any, Any, T]) -> T:
     return asyncio.run_coroutine_threadsafe(work, service.loop).result(DEADLINE_SECONDS)
 
 
-async def open_stream(service: GeneratingService, **fields: Any) -> Stream:
+async def open_stream(service: GeneratingService, **fields: Any) -> Samples:
     _, checkpoint = find_checkpoint(service.database, fields.get("model", "tiny"))
     asked = GenerateRequest.model_validate({"model": "tiny", "max_characters": 1_000_000} | fields)
-    return await service.generation.open(asked, checkpoint.blob_id, seed=1)
+    return await opened(service.generation, asked, checkpoint.blob_id)
 
 
 def open_sockets() -> int:
@@ -136,9 +138,9 @@ def test_a_row_writes_only_so_far_ahead_of_its_reader_and_goes_on_when_it_reads(
         before = await written()
         stream = await open_stream(service)
         other = await open_stream(service, max_characters=3 * GRANTED_CHARACTERS)
-        others = "".join([text async for text in other])  # meanwhile the first one stands still
+        others = "".join([text async for _, text in other])  # meanwhile the first one stands still
         ahead = await written() - before - len(others)
-        read = sum([len(await anext(stream)) for _ in range(20)])
+        read = sum([len((await anext(stream))[1]) for _ in range(20)])
         stream.evict()
         other.evict()
         return ahead, read
@@ -163,7 +165,7 @@ def test_a_client_that_takes_nothing_is_given_up_after_a_while(
 
     async def answer() -> int:
         stream = await open_stream(service)
-        response = PlainText(stream, Told(1, "model", 1))
+        response = PlainText(stream, Told(1, "model", 1, unsigned))
         await response({"type": "http", "asgi": {"spec_version": "2.3"}}, never, stuck)
         return service.generation.open_streams
 
@@ -176,9 +178,9 @@ def test_a_stream_goes_on_with_its_weights_when_its_model_is_deleted(service: Ge
 
     async def read() -> str:
         stream = await open_stream(service, model="doomed", max_characters=9000)
-        first = await anext(stream)
+        _, first = await anext(stream)
         await asyncio.to_thread(delete_model, service.database, "doomed")
-        rest = "".join([text async for text in stream])
+        rest = "".join([text async for _, text in stream])
         stream.evict()
         return first + rest
 
@@ -208,8 +210,8 @@ def test_a_long_prompt_that_is_read_keeps_nobody_waiting_and_its_client_may_leav
 def test_a_place_is_held_before_anything_is_looked_up_and_given_back_when_that_fails(
     service: GeneratingService,
 ) -> None:
-    async def hold_all() -> list[Stream]:
-        return [service.generation.hold_place() for _ in range(4)]
+    async def hold_all() -> list[Samples]:
+        return [service.generation.hold_places(number) for number in (1, 3)]
 
     held = within(service, hold_all())
     assert_problem(service.generate(model="nobody"), 429)  # a crowd costs no query

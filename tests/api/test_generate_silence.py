@@ -6,9 +6,10 @@ from typing import Any, cast
 import pytest
 from starlette.types import Message
 
-from app.generation.streams import Stream
+from app.generation.streams import Samples
 from app.routes import generation_responses
 from app.routes.generation_responses import Events, Told
+from tests.api.generating import unsigned
 
 
 class Parked:
@@ -16,6 +17,8 @@ class Parked:
 
     finish_reason = "length"
     characters = 2
+    held_back = ""
+    state = None
 
     def __init__(self, silent_until: asyncio.Event) -> None:
         self._silent_until = silent_until
@@ -24,11 +27,15 @@ class Parked:
     def __aiter__(self) -> "Parked":
         return self
 
-    async def __anext__(self) -> str:
+    @property
+    def streams(self) -> tuple["Parked"]:
+        return (self,)
+
+    async def __anext__(self) -> tuple[int, str]:
         await self._silent_until.wait()
         if not self._texts:
             raise StopAsyncIteration
-        return self._texts.pop(0)
+        return 0, self._texts.pop(0)
 
     def evict(self) -> None:
         pass
@@ -50,7 +57,7 @@ async def chunks_of_a_parked_stream() -> list[bytes]:
 
     scope: dict[str, Any] = {"type": "http", "asgi": {"spec_version": "2.4"}}
     async with asyncio.timeout(20):
-        await Events(cast(Stream, Parked(speak)), Told(1, "model", 1))(scope, receive, send)
+        await Events(cast(Samples, Parked(speak)), Told(1, "model", 1, unsigned))(scope, receive, send)
     return chunks
 
 

@@ -37,9 +37,9 @@ def test_a_reference_is_a_model_or_a_model_at_a_step_or_a_checkpoint(scene: Any)
     model = get_model(scene.database, "poet")
     found = {
         reference: find_checkpoint(scene.database, reference)[1].step
-        for reference in ("poet", model.id, "poet@10", f"{model.id}@30", "poet@0030")
+        for reference in ("poet", model.id, "poet@10", f"{model.id}@30", "poet@0030", "poet@latest")
     }
-    assert list(found.values()) == [20, 20, 10, 30, 30]
+    assert list(found.values()) == [20, 20, 10, 30, 30, 30]
     newest = list_checkpoints(scene.database, model.id)[0]
     assert find_checkpoint(scene.database, newest.id) == (model, newest)
 

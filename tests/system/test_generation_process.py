@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from app.generation.streams import Generation, GenerationUnavailable, Patience, Stream, StreamFailed
+from app.generation.streams import Generation, GenerationUnavailable, Patience, Samples, StreamFailed
 from app.schemas import GenerateRequest
 from app.settings import Settings
 from app.store.blobs import write_blob
@@ -22,6 +22,7 @@ from tests.api.generating import (
     DEADLINE_SECONDS,
     GeneratingService,
     generating_service,
+    opened,
     tiny_checkpoint,
     wait_until,
 )
@@ -106,7 +107,7 @@ def test_a_hung_process_is_told_from_a_busy_one_and_replaced(tmp_path: Path) -> 
         patience = Patience(ping=0.05, silent=1.2, hung=1.5)
         generation = Generation(Settings(data_dir=tmp_path), f"sqlite:///{tmp_path}/charsmith.db", patience)
         await generation.start()
-        stream = await generation.open(asked, blob.id, seed=1)
+        stream = await opened(generation, asked, blob.id)
         busy_until = time.monotonic() + 2.0
         while time.monotonic() < busy_until:
             await anext(stream)
@@ -118,7 +119,7 @@ def test_a_hung_process_is_told_from_a_busy_one_and_replaced(tmp_path: Path) -> 
             await read_to_the_end(stream)
         assert not generation.alive
         stream.evict()
-        stream = await generation.open(asked, blob.id, seed=1)  # waits for the new process
+        stream = await opened(generation, asked, blob.id)  # waits for the new process
         assert generation.pid != hung
         await generation.stop()
         assert_gone(hung)
@@ -129,7 +130,7 @@ def test_a_hung_process_is_told_from_a_busy_one_and_replaced(tmp_path: Path) -> 
     run(hang_it())
 
 
-async def read_to_the_end(stream: Stream) -> None:
+async def read_to_the_end(stream: Samples) -> None:
     async for _ in stream:
         pass
 

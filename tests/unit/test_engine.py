@@ -11,8 +11,9 @@ from torch import Tensor
 from models.checkpoint import decode_checkpoint, encode_checkpoint
 from models.checkpoint_header import CheckpointInfo
 from models.config import Cell, ModelConfig, Normalization
-from models.engine import Engine, RowOutput, RowRequest, beginning
+from models.engine import Engine
 from models.rnn import CharRNN
+from models.rows import RowOutput, RowRequest, beginning
 from models.sampling import SamplingConfig
 from models.stepper import Stepper
 from models.vocabulary import UnknownCharacter, Vocabulary
@@ -57,6 +58,9 @@ class Scripted:
         state_LPH, self._states[place] = self._states[place], self._states[-1]
         self._states.pop()
         return state_LPH
+
+    def states(self) -> np.ndarray:
+        return np.stack([state.numpy() for state in self._states], axis=2)
 
     def write(self, steps: int) -> np.ndarray:
         drawn = []
@@ -118,7 +122,7 @@ def text_of(outputs: list[RowOutput]) -> str:
 
 def alone(request: RowRequest, cell: Cell = "gru") -> str:
     engine = tiny_engine(cell)
-    engine.admit(1, request)
+    engine.admit([1], request)
     return text_of(run(engine)[1])
 
 
@@ -139,7 +143,7 @@ def plain_loop(network: CharRNN, info: CheckpointInfo, prompt: str, characters: 
 def test_a_row_writes_what_a_plain_loop_over_the_network_writes(cell: Cell) -> None:
     network, info = tiny_model(cell)
     engine = engine_of(network, info)
-    engine.admit(1, RowRequest("the beginning", 60, sampling=SamplingConfig(temperature=0)))
+    engine.admit([1], RowRequest("the beginning", 60, sampling=SamplingConfig(temperature=0)))
     assert text_of(run(engine)[1]) == plain_loop(network.eval(), info, "the beginning", 60)
 
 
@@ -169,12 +173,12 @@ def test_a_row_writes_the_same_alone_and_among_others_that_come_go_and_pause(cel
         event = rng.random()
         if waiting and event < 0.3:
             row_id = waiting.pop(rng.randrange(len(waiting)))
-            engine.admit(row_id, requests[row_id], allowance=rng.choice([0, 3, 1000]))
+            engine.admit([row_id], requests[row_id], allowance=rng.choice([0, 3, 1000]))
             running.add(row_id)
         elif event < 0.4:  # strangers come, and leave in the middle
             engine.evict(stranger)
             stranger += 1
-            engine.admit(stranger, RowRequest("stranger", seed=1))
+            engine.admit([stranger], RowRequest("stranger", seed=1))
         elif running and event < 0.6:
             engine.grant(rng.choice(sorted(running)), 7)
         for output in engine.step():
@@ -190,7 +194,7 @@ def test_the_same_checkpoint_loaded_twice_writes_the_same() -> None:
     texts = set()
     for _ in range(2):
         engine = engine_of(*decode_checkpoint(data))
-        engine.admit(1, request)
+        engine.admit([1], request)
         texts.add(text_of(run(engine)[1]))
     assert len(texts) == 1
 
@@ -204,7 +208,7 @@ def test_another_seed_writes_another_text_and_an_empty_prompt_is_a_line_feed() -
 
 def test_a_row_ends_after_its_length_and_is_gone() -> None:
     engine = scripted_engine("abc")
-    engine.admit(1, RowRequest(max_characters=5))
+    engine.admit([1], RowRequest(max_characters=5))
     outputs = run(engine)[1]
     assert outputs[0].text == "a", "the first at once, alone"
     assert text_of(outputs) == "abcab"
@@ -214,7 +218,7 @@ def test_a_row_ends_after_its_length_and_is_gone() -> None:
 
 def test_no_part_of_a_stop_string_is_written_and_the_row_ends_before_it() -> None:
     engine = scripted_engine("to be or not to be that is ")
-    engine.admit(1, RowRequest(stop=("be that", "zzz")))
+    engine.admit([1], RowRequest(stop=("be that", "zzz")))
     outputs = run(engine)[1]
     assert text_of(outputs) == "to be or not to "
     assert outputs[-1].finished == "stop"
@@ -224,7 +228,7 @@ def test_stop_strings_are_normalized_as_prompts_are() -> None:
     texts = []
     for stop in ("E", "e"):
         engine = engine_of(*tiny_model(normalization="letters"))
-        engine.admit(1, RowRequest("a", seed=1, sampling=SamplingConfig(temperature=2.0), stop=(stop,)))
+        engine.admit([1], RowRequest("a", seed=1, sampling=SamplingConfig(temperature=2.0), stop=(stop,)))
         outputs = run(engine)[1]
         assert outputs[-1].finished == "stop"
         texts.append(text_of(outputs))
@@ -234,7 +238,7 @@ def test_stop_strings_are_normalized_as_prompts_are() -> None:
 
 def test_what_may_become_a_stop_string_is_held_back_until_it_cannot() -> None:
     engine = scripted_engine("to be or not to be that is ")
-    engine.admit(1, RowRequest(stop=("be that",)), allowance=1)
+    engine.admit([1], RowRequest(stop=("be that",)), allowance=1)
     shown = []
     for _ in range(7):
         for output in engine.step():
@@ -243,20 +247,20 @@ def test_what_may_become_a_stop_string_is_held_back_until_it_cannot() -> None:
     assert shown == ["t", "o", " ", "be o"]
 
 
-def test_held_back_text_is_written_when_the_length_ends_the_row() -> None:
+def test_what_is_held_back_when_the_length_ends_the_row_is_told_apart() -> None:
     engine = scripted_engine("an example ")
-    engine.admit(1, RowRequest(max_characters=6, stop=("example",)))
+    engine.admit([1], RowRequest(max_characters=6, stop=("example",)))
     outputs = run(engine)[1]
-    assert text_of(outputs) == "an exa"
-    assert outputs[-1].finished == "length"
+    assert text_of(outputs) == "an "
+    assert (outputs[-1].finished, outputs[-1].held_back) == ("length", "exa")
 
 
 def test_a_prompt_is_normalized_and_an_unknown_character_is_refused_with_its_place() -> None:
     engine = engine_of(*tiny_model(normalization="letters"))
-    engine.admit(1, RowRequest("Café, 1st!"))
+    engine.admit([1], RowRequest("Café, 1st!"))
     strict = tiny_engine()
     with pytest.raises(UnknownCharacter) as refused:
-        strict.admit(2, RowRequest("abc€"))
+        strict.admit([2], RowRequest("abc€"))
     assert (refused.value.character, refused.value.position) == ("€", 3)
     assert len(strict) == 0
     assert not strict.busy
@@ -264,7 +268,7 @@ def test_a_prompt_is_normalized_and_an_unknown_character_is_refused_with_its_pla
 
 def test_a_row_is_set_aside_when_its_allowance_is_used_up_and_goes_on_when_granted_more() -> None:
     engine = scripted_engine("abcd")
-    engine.admit(1, RowRequest(max_characters=10), allowance=3)
+    engine.admit([1], RowRequest(max_characters=10), allowance=3)
     assert text_of(run(engine)[1]) == "abc"
     assert not engine.busy
     assert engine.step() == []
@@ -277,8 +281,8 @@ def test_a_row_is_set_aside_when_its_allowance_is_used_up_and_goes_on_when_grant
 
 def test_an_evicted_row_writes_nothing_more_and_evicting_again_is_harmless() -> None:
     engine = scripted_engine("abcd")
-    engine.admit(1, RowRequest())
-    engine.admit(2, RowRequest(max_characters=2))
+    engine.admit([1], RowRequest())
+    engine.admit([2], RowRequest(max_characters=2))
     engine.step()
     engine.evict(1)
     engine.evict(1)
@@ -288,11 +292,11 @@ def test_an_evicted_row_writes_nothing_more_and_evicting_again_is_harmless() -> 
 
 def test_a_call_writes_for_two_milliseconds_the_first_character_alone() -> None:
     engine, stepper = timed_engine()
-    engine.admit(1, RowRequest(max_characters=50))
+    engine.admit([1], RowRequest(max_characters=50))
     engine.step()
     engine.step()
     assert stepper.wrote == [1, 16]
-    engine.admit(2, RowRequest(max_characters=21, stop=("zz",)))
+    engine.admit([2], RowRequest(max_characters=21, stop=("zz",)))
     outputs = [*engine.step(), *engine.step(), *engine.step()]
     assert stepper.wrote == [1, 16, 1, 16, 4], "the first of the second alone, then to where it ends"
     assert [output.finished for output in outputs if output.row_id == 2] == [None, None, "length"]
@@ -303,7 +307,7 @@ def test_a_call_writes_for_two_milliseconds_the_first_character_alone() -> None:
 def test_a_call_ends_where_an_allowance_does_and_is_never_endless() -> None:
     stepper = Timed()
     engine = Engine(stepper, INFO, clock=lambda: 0.0)  # too coarse to see a step
-    engine.admit(1, RowRequest(max_characters=1000), allowance=7)
+    engine.admit([1], RowRequest(max_characters=1000), allowance=7)
     assert text_of(run(engine)[1]) == "abcabca"
     assert stepper.wrote == [1, 6]
     engine.grant(1, 500)
@@ -313,22 +317,22 @@ def test_a_call_ends_where_an_allowance_does_and_is_never_endless() -> None:
 
 def test_what_was_drawn_after_a_stop_string_is_not_written() -> None:
     engine, stepper = timed_engine()
-    engine.admit(1, RowRequest(stop=("bc",)))
+    engine.admit([1], RowRequest(stop=("bc",)))
     assert text_of(run(engine)[1]) == "a"
     assert stepper.wrote == [1, 16]
 
 
 def test_a_prompt_is_read_no_longer_than_others_write_meanwhile_and_readers_take_turns() -> None:
     engine, stepper = timed_engine()
-    engine.admit(1, RowRequest("a" * 1000, 1))
+    engine.admit([1], RowRequest("a" * 1000, 1))
     engine.step()
     engine.step()
     assert stepper.has_read == [1, 16], "two milliseconds, with nobody writing"
-    engine.admit(2, RowRequest("b", 1000))
+    engine.admit([2], RowRequest("b", 1000))
     for _ in range(3):
         engine.step()
     assert (stepper.wrote, stepper.has_read[2:]) == ([1, 16, 16], [1, 16, 16])
-    engine.admit(3, RowRequest("c" * 31, 1000))
+    engine.admit([3], RowRequest("c" * 31, 1000))
     said = {output.row_id for _ in range(6) for output in engine.step()}
     assert said == {2, 3}, "it did not wait for the long prompt"
     engine.evict(1)  # in the middle of its prompt
@@ -341,7 +345,7 @@ def test_text_before_an_answer_that_is_not_finite_is_told_and_none_after() -> No
     engine, stepper = timed_engine()
     drawn = iter([[[1]], [[2], [3], [-1], [4]]])
     stepper.write = lambda _: np.array(next(drawn))  # type: ignore[method-assign]
-    engine.admit(1, RowRequest(max_characters=5))
+    engine.admit([1], RowRequest(max_characters=5))
     assert engine.step() == [RowOutput(1, ALPHABET[1])]
     (output,) = engine.step()
     assert (output.text, output.finished) == (ALPHABET[2] + ALPHABET[3], None)
@@ -352,9 +356,9 @@ def test_text_before_an_answer_that_is_not_finite_is_told_and_none_after() -> No
 def test_a_long_prompt_gives_the_same_text_however_its_reading_is_interrupted() -> None:
     prompt = "".join(random.Random(1).choices(ALPHABET, k=5 * LONG + 17))
     engine = tiny_engine()
-    engine.admit(1, RowRequest(prompt, 30, seed=9))
+    engine.admit([1], RowRequest(prompt, 30, seed=9))
     for _ in range(3):
-        engine.admit(2, RowRequest(prompt[:300], 2))
+        engine.admit([2], RowRequest(prompt[:300], 2))
         engine.step()
         engine.evict(2)
     assert text_of(run(engine)[1]) == alone(RowRequest(prompt, 30, seed=9))
@@ -365,8 +369,8 @@ def test_an_answer_that_is_not_finite_fails_its_row_alone() -> None:
     with torch.no_grad():
         network.embedding.weight[info.vocabulary.encode("z")[0]] = torch.inf
     engine = engine_of(network, info)
-    engine.admit(1, RowRequest("z", 10))
-    engine.admit(2, RowRequest("a", 1, sampling=SamplingConfig(0)))
+    engine.admit([1], RowRequest("z", 10))
+    engine.admit([2], RowRequest("a", 1, sampling=SamplingConfig(0)))
     outputs = {output.row_id: output for output in engine.step()}
     assert outputs[1].failed
     assert outputs[2].finished == "length"

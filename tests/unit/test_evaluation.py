@@ -8,8 +8,9 @@ import torch
 
 from models.checkpoint import CheckpointInfo
 from models.config import CELLS, Cell, ModelConfig, TrainingConfig
-from models.engine import Engine, RowRequest
+from models.engine import Engine
 from models.rnn import CharRNN
+from models.rows import RowRequest
 from models.sampling import NotFinite, SamplingConfig
 from models.stepper import Stepper
 from worker.batches import Corpus
@@ -85,7 +86,7 @@ def test_the_sample_is_drawn_as_generation_draws() -> None:
     torch.manual_seed(0)
     network = CharRNN(ModelConfig(hidden_size=8, embedding_size=4), len(corpus.vocabulary))
     engine = Engine(Stepper(network, torch.float32), CheckpointInfo(network.config, corpus.vocabulary, 0))
-    engine.admit(1, RowRequest(max_characters=120, seed=0, sampling=SamplingConfig(temperature=0.8)))
+    engine.admit([1], RowRequest(max_characters=120, seed=0, sampling=SamplingConfig(temperature=0.8)))
     generated = "".join(output.text for _ in range(120) for output in engine.step())
     assert sample_text(network.train(), corpus.vocabulary, "cpu") == generated
 

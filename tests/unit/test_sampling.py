@@ -135,7 +135,8 @@ def test_an_answer_that_is_not_finite_is_refused(bad: list[float], temperature: 
 @pytest.mark.parametrize(
     "bad",
     [{"temperature": -1}, {"temperature": math.nan}, {"temperature": math.inf}, {"top_k": -1}, {"top_p": -1},
-     {"top_p": 1.1}, {"top_p": math.nan}, {"min_p": -0.1}, {"min_p": 2}],
+     {"top_p": 1.1}, {"top_p": math.nan}, {"min_p": -0.1}, {"min_p": 2}, {"repetition_penalty": 0},
+     {"repetition_penalty": math.nan}, {"presence_penalty": 10.5}, {"frequency_penalty": -math.inf}],
     ids=str,
 )  # fmt: skip
 def test_settings_out_of_range_are_refused_by_name(bad: dict[str, float]) -> None:

@@ -10,7 +10,8 @@ import torch
 from app.generation.shelf import Decoded, Refused, Shelf
 from app.store.blobs import write_blob
 from app.store.database import Database, open_database
-from models.engine import Engine, RowRequest
+from models.engine import Engine
+from models.rows import RowRequest
 from tests.api.generating import DEADLINE_SECONDS, tiny_checkpoint
 
 
@@ -36,7 +37,7 @@ class Loading:
         """A model that is loaded and has a row."""
         engine = self.load(blob_id)
         assert isinstance(engine, Engine)
-        engine.admit(1, RowRequest())
+        engine.admit([1], RowRequest())
         return engine
 
     def read(self, blob_id: str) -> Decoded | Refused:
@@ -111,7 +112,7 @@ def test_rows_that_began_while_a_model_was_read_keep_their_room(database: Databa
     decoded = loading.read(second)
     assert isinstance(writing, Engine)
     assert not isinstance(decoded, Refused)
-    writing.admit(1, RowRequest())
+    writing.admit([1], RowRequest())
     with pytest.raises(Refused, match="no room"):
         loading.shelf.keep(second, decoded)
     assert loading.shelf.get(first) is writing

@@ -163,6 +163,9 @@ def settings(rng: random.Random) -> SamplingConfig:
         rng.choice([0, 1, 3, 29, 30, 500]),
         rng.choice([0.0, 0.3, 0.9, 0.999, 1.0]),
         rng.choice([0.0, 0.05, 0.5, 1.0]),
+        rng.choice([0.1, 1.0, 1.3, 10.0]),
+        rng.choice([-10.0, 0.0, 0.7]),
+        rng.choice([-0.3, 0.0, 0.25, 10.0]),
     )
 
 
@@ -179,8 +182,13 @@ def test_the_draw_is_the_slow_ones(seed: int) -> None:
             logits_V[rng.randrange(1, VOCABULARY)] = -np.inf
         chosen, noise = settings(rng), sampling.uniform(noise_key(seed, 0), position)
         temperature = max(chosen.temperature, 2.3e-308) if chosen.temperature else 0.0
+        tally_V = numbers.integers(0, rng.choice([1, 4, 400]), VOCABULARY, dtype=np.int32)
+        tally_V[rng.randrange(VOCABULARY)] &= ~sampling.FORBIDDEN
+        expected = sampling.draw(logits_V, chosen, noise, tally_V)
+        penalties = chosen.repetition_penalty, chosen.presence_penalty, chosen.frequency_penalty
+        inference.adjust(logits_V, tally_V, *penalties)
         drawn = inference.draw(logits_V, temperature, chosen.top_k, chosen.top_p, chosen.min_p, noise, weights_V)
-        assert drawn == sampling.draw(logits_V, chosen, noise), (chosen, logits_V)
+        assert drawn == expected, (chosen, logits_V)
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf])

@@ -1,0 +1,241 @@
+"""Rows: what one shall write, where it stands, and what it shows of what was drawn for it.
+
+Knows characters and ids, neither the network nor other rows. Invariant: a text that ended by its length and goes on
+from its state is, joined, the text that would have been written at once.
+
+Shape suffixes: T characters, V vocabulary; a state is [L layers, P parts, H hidden].
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models.checkpoint_header import CheckpointInfo
+from models.sampling import FORBIDDEN, READ, WRITTEN, SamplingConfig, noise_key
+from models.stop_strings import StopStrings
+from models.vocabulary import Vocabulary, normalize
+
+FinishReason = Literal["stop", "length"]
+
+NOT_FINITE = "the network's answer is not finite"
+
+
+@dataclass(frozen=True, slots=True)
+class RowState:
+    """Where a text stands: all that it takes to go on with it, beside the weights and the request's settings."""
+
+    hidden_LPH: Tensor
+    """After all characters but the last."""
+    last_id: int
+    position: int
+    """Characters written so far, from the first request on."""
+    seed: int
+    sample: int
+    tally_V: NDArray[np.int32] | None = None
+    """models.sampling's marks, without FORBIDDEN; None if nothing was counted."""
+    held_back: str = ""
+    """Written, but not yet shown: it may become the beginning of a stop string."""
+
+    def to_bytes(self) -> bytes:
+        """Numbers are little-endian: the length of a JSON object (uint32), the object, float32 [L, P, H], then id
+        (uint32) and marks (int32) of each character that has some."""
+        marked = np.flatnonzero(self.tally_V) if self.tally_V is not None else np.empty(0, np.int64)
+        fields = {"last_id": self.last_id, "position": self.position, "seed": self.seed, "sample": self.sample}
+        told = json.dumps(
+            fields
+            | {"shape": list(self.hidden_LPH.shape), "held_back": self.held_back, "marked": len(marked)}
+            | {"characters": None if self.tally_V is None else len(self.tally_V)}
+        ).encode()
+        marks = b"" if self.tally_V is None else self.tally_V[marked].astype("<i4").tobytes()
+        hidden = self.hidden_LPH.numpy().astype("<f4").tobytes()
+        return len(told).to_bytes(4, "little") + told + hidden + marked.astype("<u4").tobytes() + marks
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """What `to_bytes` wrote. For bytes that are known to be: of others anything may be raised."""
+        end = 4 + int.from_bytes(data[:4], "little")
+        told = json.loads(data[4:end])
+        shape, marked, characters = told.pop("shape"), told.pop("marked"), told.pop("characters")
+        hidden = np.frombuffer(data, "<f4", np.prod(shape, dtype=int), end).astype(np.float32)
+        end += 4 * len(hidden)
+        tally_V = None
+        if characters is not None:
+            tally_V = np.zeros(characters, np.int32)
+            tally_V[np.frombuffer(data, "<u4", marked, end)] = np.frombuffer(data, "<i4", marked, end + 4 * marked)
+        return cls(torch.from_numpy(hidden.reshape(shape)), tally_V=tally_V, **told)
+
+
+@dataclass(frozen=True, slots=True)
+class RowRequest:
+    """What rows shall write, each a sample of its own. The seed is 0 or more; the noise is the same for equal seeds."""
+
+    prompt: str = ""
+    max_characters: int = 500
+    seed: int = 0
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    stop: tuple[str, ...] = ()
+    skip_unknown: bool = False
+    """Leave out what the network does not know of the prompt, instead of refusing it."""
+    allowed: str | None = None
+    """Characters that may be written; None: all. Those that the network does not know say nothing."""
+    forbidden: str = ""
+    """Characters that may not."""
+    start: RowState | None = None
+    """Go on from here; the prompt, if any, is read first, and what was held back is then never shown."""
+    keep_state: bool = False
+    """Tell the state when the text ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowOutput:
+    """What a row wrote in a step, before it failed if it did. After `finished` or `failed` is told, the row is gone."""
+
+    row_id: int
+    text: str
+    finished: FinishReason | None = None
+    failed: str | None = None
+    held_back: str = ""
+    """At the end by length: the text's last characters, which may be the beginning of a stop string."""
+    state: RowState | None = None
+    """At the end, if the request wants it. After a stop string: as if that had been read."""
+
+
+class Prepared:
+    """A request in the terms of one network, the same for all its samples.
+
+    The prompt is normalized as the network's texts were. Raises UnknownCharacter, with the position therein, unless
+    such are to be skipped; ValueError when no character may be written.
+    """
+
+    def __init__(self, request: RowRequest, info: CheckpointInfo) -> None:
+        self.request = request
+        self.vocabulary = info.vocabulary
+        prompt = normalize(request.prompt, info.config.normalization)
+        if request.skip_unknown:
+            prompt = info.vocabulary.known(prompt)
+        if request.start is not None:
+            given_T = info.vocabulary.encode(prompt).astype(np.int64)
+            read_T = np.concatenate(([request.start.last_id], given_T))
+        else:
+            read_T = info.vocabulary.encode(prompt or beginning(info.vocabulary)).astype(np.int64)
+            given_T = read_T if prompt else read_T[:0]
+        self.unread_T: NDArray[np.int64] = read_T[:-1]
+        """What is read before any sample writes."""
+        self.last_id = int(read_T[-1])
+        """Read by the step that writes the first character."""
+        # As the prompt: under `letters` an `E` never comes.
+        self.stops = tuple(normalize(stop, info.config.normalization) for stop in request.stop)
+        self.held_back = request.start.held_back if request.start is not None and not prompt else ""
+        self._tally_V = self._first_tally(given_T)
+
+    def tally(self) -> NDArray[np.int32] | None:
+        """A new one for a sample; None if its characters need not be counted."""
+        return None if self._tally_V is None else self._tally_V.copy()
+
+    def _first_tally(self, given_T: NDArray[np.int64]) -> NDArray[np.int32] | None:
+        request, kept_V = self.request, self.request.start.tally_V if self.request.start else None
+        if not (request.sampling.counts or request.allowed is not None or request.forbidden or kept_V is not None):
+            return None
+        tally_V = np.zeros(len(self.vocabulary), np.int32) if kept_V is None else kept_V.copy()
+        tally_V[given_T] |= READ
+        if request.allowed is not None:
+            allowed = set(request.allowed)
+            tally_V |= np.array([0 if c in allowed else FORBIDDEN for c in self.vocabulary.characters], np.int32)
+        if request.forbidden:
+            tally_V[self.vocabulary.encode(self.vocabulary.known(request.forbidden))] |= FORBIDDEN
+        if (tally_V & FORBIDDEN).all():
+            raise ValueError("of the characters that the model knows none may be written")
+        return tally_V
+
+
+class Row:
+    """One text in the making: its state, what it has still to read, how much it may still write."""
+
+    def __init__(self, row_id: int, sample: int, prepared: Prepared, allowance: float) -> None:
+        request, start = prepared.request, prepared.request.start
+        self.id = row_id
+        self.request = request
+        self.hidden_LPH: Tensor | None = None
+        """As of when it is not among those that write; None while its prompt is read."""
+        self.place: int | None = None
+        self.allowance = allowance
+        self.last_id = prepared.last_id
+        self.tally_V = prepared.tally()
+        self._counted = request.sampling.counts or (start is not None and start.tally_V is not None)
+        self._written = 0
+        self._before = start.position if start else 0
+        self._sample = sample + (start.sample if start else 0)
+        self.noise_key = noise_key(request.seed, self._sample)
+        self._characters = prepared.vocabulary.characters
+        self._stops = StopStrings(prepared.stops)
+        # Fed again: of another request's stop strings it may be the beginning, or all.
+        self._released, self._over = "", False
+        for character in prepared.held_back:
+            piece, self._over = self._stops.feed(character)
+            self._released += piece
+            if self._over:
+                break
+
+    @property
+    def position(self) -> int:
+        """Of the next character, in the noise."""
+        return self._before + self._written
+
+    @property
+    def most_steps(self) -> int:
+        """That it may write at once: up to its end or allowance; the first alone, so that it is shown at once."""
+        if not self._written:
+            return 1
+        return int(min(self.request.max_characters - self._written, self.allowance))
+
+    @property
+    def may_end_early(self) -> bool:
+        """Whether its state is wanted as of a character that need not be the last of those drawn together."""
+        return self.request.keep_state and bool(self.request.stop)
+
+    def take(self, ids: Sequence[int]) -> tuple[RowOutput, int]:
+        """What there is to show after the drawn characters, and how many of them are a part of the text."""
+        pieces, self._released = [self._released], ""
+        finished: FinishReason | None = None
+        failed, taken = None, 0
+        for drawn in () if self._over else ids:  # what follows the end was drawn for nothing
+            if drawn < 0:
+                failed = NOT_FINITE
+                break
+            self.last_id = drawn
+            self._written += 1
+            taken += 1
+            piece, self._over = self._stops.feed(self._characters[drawn])
+            pieces.append(piece)
+            if self._over:
+                break
+        if self._over:
+            finished = "stop"
+        elif not failed and self._written == self.request.max_characters:
+            finished = "length"
+        text = "".join(pieces)
+        self.allowance -= len(text)
+        if self.tally_V is not None:
+            for drawn in ids[taken:]:
+                if drawn < 0:
+                    break
+                self.tally_V[drawn] -= WRITTEN
+        held_back = self._stops.rest() if finished == "length" else ""
+        return RowOutput(self.id, text, finished, failed, held_back), taken
+
+    def state(self, hidden_LPH: Tensor, held_back: str) -> RowState:
+        """Where it stands, the last character taken not yet read."""
+        tally_V = self.tally_V & ~FORBIDDEN if self.tally_V is not None and self._counted else None
+        return RowState(hidden_LPH, self.last_id, self.position, self.request.seed, self._sample, tally_V, held_back)
+
+
+def beginning(vocabulary: Vocabulary) -> str:
+    """What is read in place of an empty prompt: a line feed, as at a line's beginning, else a space, else the first
+    character of the vocabulary. Always the same, so that an empty prompt and a seed give one text."""
+    return next((c for c in "\n " if c in vocabulary), vocabulary.characters[0])
