@@ -135,7 +135,7 @@ class _Generating:
             )
         seed = secrets.randbelow(SEEDS) if asked.seed is None else asked.seed
         keep_state = kind != PlainText.media_type  # which has nowhere to tell it
-        wanted = asked.row_fields(seed, keep_state=keep_state, start=start and start.row)
+        wanted = asked.row_fields(seed, keep_state=keep_state, start=start.row if start else None)
         receive = self._request.receive
         opened = await while_connected(receive, self._open(asked, wanted, start))
         if opened is None:
