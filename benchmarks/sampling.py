@@ -15,9 +15,8 @@ from benchmarks.flops import step_flop
 from benchmarks.options import Extent, Options
 from benchmarks.plain import PlainNetwork, State
 from benchmarks.timing import interleaved_medians, timed
-from models.cells import array_of
 from models.config import GATES, Cell, ModelConfig
-from models.products import Weight
+from models.products import Weight, array_of
 from models.rnn import CharRNN
 from models.sampling import SamplingConfig, noise_key
 from models.stepper import PACKED_FOR, Stepper, stepper_of

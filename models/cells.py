@@ -13,19 +13,13 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models import gates, walks
-from models.products import Weight, telling_refusals
+from models.products import Weight, array_of, telling_refusals
 
 FEWEST_ROWS = 8
 """Of a thread, as long as there are so many: a product of fewer only reads its matrix from memory."""
-
-
-def array_of(tensor: Tensor) -> NDArray[Any]:
-    """The tensor's memory as models.gates takes it."""
-    return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 
 class Cell(Protocol):

@@ -37,6 +37,10 @@ KEPT_EVERY = 4096
 """Characters, at which a long prompt's state is kept as well: others may begin alike."""
 
 
+Read = Callable[[Tensor, NDArray[np.int64]], Tensor]
+"""The state [L, P, H] after more characters."""
+
+
 class Stepper(Protocol):
     """models.stepper, as far as it is needed here."""
 
@@ -61,6 +65,8 @@ class Stepper(Protocol):
     def write(self, steps: int) -> NDArray[np.int64]: ...
 
     def read(self, state_LPH: Tensor, ids_T: NDArray[np.int64]) -> Tensor: ...
+
+    def reader(self, characters: int) -> Read: ...
 
 
 class Engine:
@@ -177,7 +183,9 @@ class Engine:
         """Prompts take turns, so that a short one is not kept waiting by a long one."""
         prompt = self._reading.popleft()
         piece_T, began = prompt.next_piece(int(min(seconds, TURN_SECONDS) / self._read_seconds)), self._clock()
-        prompt.state_LPH = self._stepper.read(prompt.state_LPH, piece_T)
+        if prompt.reader is None:
+            prompt.reader = self._stepper.reader(len(piece_T) + prompt.unread)
+        prompt.state_LPH = prompt.reader(prompt.state_LPH, piece_T)
         self._read_seconds = max(self._clock() - began, SHORTEST_SECONDS) / len(piece_T)
         if prompt.hasher is not None and (not prompt.unread or prompt.read % KEPT_EVERY == 0):
             self._prefixes.keep(prompt.hasher, prompt.read, prompt.state_LPH)
@@ -214,12 +222,14 @@ class _Prompt:
         self._ids_T = ids_T
         self.read, self.state_LPH = read, state_LPH
         self.rows = rows
+        self.reader: Read | None = None
         self.hasher = hasher
         """Of what was read; None if the state is not worth keeping, or not that of these ids alone."""
 
     @property
-    def unread(self) -> bool:
-        return self.read < len(self._ids_T)
+    def unread(self) -> int:
+        """How many characters."""
+        return len(self._ids_T) - self.read
 
     def is_of(self, ids_T: NDArray[np.int64]) -> bool:
         """Whether it is the reading of these ids from nothing."""

@@ -26,20 +26,20 @@ _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 
 
 @compiled(fastmath=FASTMATH)
-def _tanh_cell(product_H: Array, input_H: Array, hidden_H: Array) -> None:
+def tanh_cell(product_H: Array, input_H: Array, hidden_H: Array) -> None:
     for j in range(hidden_H.shape[0]):
         hidden_H[j] = tanh(load(product_H[j]) + load(input_H[j]))
 
 
 @compiled(fastmath=FASTMATH)
-def _relu_cell(product_H: Array, input_H: Array, hidden_H: Array) -> None:
+def relu_cell(product_H: Array, input_H: Array, hidden_H: Array) -> None:
     for j in range(hidden_H.shape[0]):
         total = load(product_H[j]) + load(input_H[j])
         hidden_H[j] = _0 if total < _0 else total  # in this order a NaN stays one
 
 
 @compiled(fastmath=FASTMATH)
-def _gru_cell(product_3: Array, input_3: Array, hidden_H: Array, work_4: Array) -> None:
+def gru_cell(product_3: Array, input_3: Array, hidden_H: Array, work_4: Array) -> None:
     """As models.gates.gru_forward."""
     H = hidden_H.shape[0]
     rz, r, z, p_n, x_n = work_4[: 2 * H], work_4[:H], work_4[H : 2 * H], product_3[2 * H :], input_3[2 * H :]
@@ -52,7 +52,7 @@ def _gru_cell(product_3: Array, input_3: Array, hidden_H: Array, work_4: Array) 
 
 
 @compiled(fastmath=FASTMATH)
-def _lstm_cell(product_4: Array, input_4: Array, hidden_H: Array, cell_H: Array, work_4: Array) -> None:
+def lstm_cell(product_4: Array, input_4: Array, hidden_H: Array, cell_H: Array, work_4: Array) -> None:
     """As models.gates.lstm_forward."""
     H = hidden_H.shape[0]
     i, f, n, o = work_4[:H], work_4[H : 2 * H], work_4[2 * H : 3 * H], work_4[3 * H :]
@@ -67,7 +67,7 @@ def _lstm_cell(product_4: Array, input_4: Array, hidden_H: Array, cell_H: Array,
 
 
 @compiled(fastmath=FASTMATH)
-def _narrow(hidden_H: Array, narrow_H: Array) -> None:
+def narrow(hidden_H: Array, narrow_H: Array) -> None:
     for j in range(hidden_H.shape[0]):
         store(narrow_H, j, hidden_H[j])
 
@@ -101,14 +101,14 @@ def read_character(
             p, hidden = product[row - first], states_LPRH[layer, 0, row]
             x = table_VG[ids_R[row]] if layer == 0 else sums[row - first]
             if cell == GRU:
-                _gru_cell(p, x, hidden, work_4)
+                gru_cell(p, x, hidden, work_4)
             elif cell == LSTM:
-                _lstm_cell(p, x, hidden, states_LPRH[layer, 1, row], work_4)
+                lstm_cell(p, x, hidden, states_LPRH[layer, 1, row], work_4)
             elif cell == TANH:
-                _tanh_cell(p, x, hidden)
+                tanh_cell(p, x, hidden)
             else:
-                _relu_cell(p, x, hidden)
-            _narrow(hidden, narrow_LRH[layer, row])
+                relu_cell(p, x, hidden)
+            narrow(hidden, narrow_LRH[layer, row])
         release(recurrent_LW[layer], room)
         if layer > 0:
             release(inputs_LW[layer], input_room)

@@ -6,6 +6,7 @@ or not: products of another number of rows may be rounded otherwise, and a row's
 Shape suffixes as in models.stepper.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -89,6 +90,10 @@ class PaddedStepper:
         for drawn in ids_T.tolist():
             _, state_LPRH = self._network(torch.full((PLACES, 1), drawn, device=self._device), state_LPRH)
         return state_LPRH[:, :, 0].cpu().clone()
+
+    def reader(self, characters: int) -> Callable[[Tensor, NDArray[np.int64]], Tensor]:
+        """As Stepper's."""
+        return self.read
 
     def _place(self, place: int) -> Tensor:
         return self._batches_LPRH[place // PLACES][:, :, place % PLACES]

@@ -21,6 +21,7 @@ from llvmlite import ir
 from numba import carray, types
 from numba.core import cgutils
 from numba.extending import intrinsic
+from numpy.typing import NDArray
 from torch import Tensor
 
 from models.gates import Array
@@ -60,6 +61,15 @@ _NONE_AT = len(_PLAIN_PRODUCT) + 1
 _NO_OVERLOAD_AT = _NONE_AT + len(b"none")
 
 
+SLICE_ROWS = 128
+"""Of the identity that a matrix is read back with, at once."""
+
+
+def array_of(tensor: Tensor) -> NDArray[Any]:
+    """The tensor's memory as compiled code takes it: bfloat16 as uint16."""
+    return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
+
+
 class Weight:
     """A matrix [N, K] that small matrices [B, K] are multiplied with: `values @ matrix.T + bias`.
 
@@ -79,10 +89,46 @@ class Weight:
             handles[0] = _packed(handles[0], rows)
         if bias_N is not None:
             handles[1] = _handle(bias_N)
-        self.inputs, self.dtype = matrix_NK.shape[1], matrix_NK.dtype
+        self.inputs, self.dtype, self._rows = matrix_NK.shape[1], matrix_NK.dtype, rows
         own = (*handles, _TYPES[matrix_NK.dtype], len(matrix_NK), packed, _TEXT.ctypes.data)
         self.numbers = np.array([*_ADDRESSES, *own], np.int64)
         """What compiled code knows of this weight. As long as the weight lives, and no longer."""
+
+    @property
+    def bytes(self) -> int:
+        """Of the matrix."""
+        return int(self.numbers[_WIDTH]) * self.inputs * self.dtype.itemsize
+
+    def parts(self, number: int) -> "list[Weight]":
+        """Weights of the first, the second, ... of so many equal parts of the units, for one row at a time.
+
+        A unit has a row in each of the matrix' square blocks (gates). The matrix is read back from its layout.
+        """
+        matrix_NK, bias_N = self._matrix(), self._memory[1]
+        gates = len(matrix_NK) // self.inputs
+        blocks = matrix_NK.view(gates, number, -1, self.inputs)
+        biases = None if bias_N is None else bias_N.view(gates, number, -1)
+        return [
+            Weight(
+                blocks[:, part].reshape(-1, self.inputs),
+                None if biases is None else biases[:, part].reshape(-1),
+                self._rows,
+            )
+            for part in range(number)
+        ]
+
+    def _matrix(self) -> Tensor:
+        """The product with the identity, exact: of every sum one number is not 0."""
+        if self._memory[0] is not None:
+            return self._memory[0]
+        unbiased, identity_KK = self.numbers.copy(), torch.eye(self.inputs, dtype=self.dtype)
+        unbiased[_BIAS] = 0
+        turned_KN = torch.empty(self.inputs, int(self.numbers[_WIDTH]), dtype=self.dtype)
+        for first in range(0, self.inputs, SLICE_ROWS):
+            here = slice(first, first + SLICE_ROWS)
+            with telling_refusals():
+                _copy_product(unbiased, array_of(identity_KK[here]), array_of(turned_KN[here]))
+        return turned_KN.T.contiguous()
 
     def times(self, values_BK: Array) -> Array:
         """The product of values in the weight's type, a copy [B, N]."""

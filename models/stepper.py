@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models import inference
-from models.cells import array_of
 from models.config import ModelConfig
 from models.padded_stepper import PaddedStepper
+from models.pair_reader import PairReader, Read, worth_two_threads
 from models.precision import multiplies_bfloat16
-from models.products import Weight, telling_refusals
+from models.products import Weight, array_of, telling_refusals
 from models.rnn import CharRNN
 from models.sampling import SamplingConfig
 
@@ -64,8 +64,8 @@ class Stepper:
                 table_VG[begin : begin + TABLE_ROWS] = torch.addmm(input_bias_G, rows_VX, input_weights_GX.T)
             self._table_VG = array_of(table_VG)
             recurrent, inputs = weights("hh_l0", layers), weights("ih_l0", layers[1:])
+            self._recurrent, self._inputs = recurrent, inputs
             self._output = _weight(network.output.weight, network.output.bias, torch.float32)
-        self._kept = [*recurrent, *inputs]  # as long as their numbers are in use
         self._recurrent_LW = np.stack([weight.numbers for weight in recurrent])
         self._inputs_LW = np.stack([np.zeros_like(recurrent[0].numbers), *(weight.numbers for weight in inputs)])
         self._work_V = np.empty(network.vocabulary_size)
@@ -80,7 +80,7 @@ class Stepper:
         """Of the products, but for the output layer's."""
         self._length = 0
         self._tallies: list[NDArray[np.int32] | None] = []  # as long as their addresses are in use
-        self.row_invariant = all(map(_is_row_invariant, [*self._kept, self._output]))
+        self.row_invariant = all(map(_is_row_invariant, [*recurrent, *inputs, self._output]))
         """Whether a row's products have the same bits among others. If not, each row is stepped alone."""
 
     def __len__(self) -> int:
@@ -152,6 +152,12 @@ class Stepper:
         with telling_refusals():
             inference.read_text(self._cell, ids_T, *self._weights, *self._reader.states)
         return self._reader.state(0)
+
+    def reader(self, characters: int) -> Read:
+        """What reads as `read` does, the fastest way for a text of so many characters in pieces."""
+        if not worth_two_threads(characters, self._recurrent[0]):
+            return self.read
+        return PairReader(self._cell, self._table_VG, self._recurrent, self._inputs, self.read)
 
     @property
     def _weights(self) -> tuple[NDArray[Any], ...]:

@@ -2,6 +2,7 @@
 
 import random
 from collections import defaultdict
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -71,6 +72,9 @@ class Scripted:
 
     def read(self, state_LPH: Tensor, ids_T: np.ndarray) -> Tensor:
         return state_LPH + len(ids_T)
+
+    def reader(self, _: int) -> Callable[[Tensor, np.ndarray], Tensor]:
+        return self.read
 
 
 INFO = CheckpointInfo(ModelConfig(hidden_size=1, embedding_size=1), Vocabulary(ALPHABET), step=1)
