@@ -14,7 +14,7 @@ from numba import carray
 from models.arithmetic import FASTMATH, load, sigmoid, store, tanh
 from models.gates import Array
 from models.machine_code import compiled
-from models.products import ROOM, at, multiply, release
+from models.products import at, multiply
 from models.sampling import FORBIDDEN, READ, WRITTEN
 
 TANH, RELU, GRU, LSTM = range(4)
@@ -73,6 +73,19 @@ def narrow(hidden_H: Array, narrow_H: Array) -> None:
 
 
 @compiled()
+def advance(cell: int, product_G: Array, input_G: Array, hidden_H: Array, rest_H: Array, work_4: Array) -> None:
+    """One layer of one row, in place; `rest_H` is an LSTM's cell."""
+    if cell == GRU:
+        gru_cell(product_G, input_G, hidden_H, work_4)
+    elif cell == LSTM:
+        lstm_cell(product_G, input_G, hidden_H, rest_H, work_4)
+    elif cell == TANH:
+        tanh_cell(product_G, input_G, hidden_H)
+    else:
+        relu_cell(product_G, input_G, hidden_H)
+
+
+@compiled()
 def read_character(
     cell: int,
     ids_R: Array,
@@ -83,35 +96,28 @@ def read_character(
     inputs_LW: Array,
     states_LPRH: Array,
     narrow_LRH: Array,
+    sums_2RG: Array,
     work_4: Array,
 ) -> None:
     """The states after one more character of each row, in place.
 
     From `table_VG` on it is what functions below call a network: `table_VG` is embedding and input weights of the
     first layer; `inputs_LW` those of the layers above (the first is not used). `narrow_LRH` is the hidden states in the
-    products' type, `work_4` room to work in. Raises RuntimeError when torch refuses.
+    products' type; `sums_2RG`, for `last - first` rows at least, and `work_4` are room to work in. Raises RuntimeError
+    when torch refuses.
     """
-    room, input_room = np.empty(ROOM, np.int64), np.empty(ROOM, np.int64)
+    of_state_RG, of_input_RG = sums_2RG[0, : last - first], sums_2RG[1, : last - first]
     for layer in range(states_LPRH.shape[0]):
-        product = multiply(recurrent_LW[layer], narrow_LRH[layer, first:last], room)
-        sums = product
+        multiply(recurrent_LW[layer], narrow_LRH[layer, first:last], of_state_RG)
         if layer > 0:
-            sums = multiply(inputs_LW[layer], narrow_LRH[layer - 1, first:last], input_room)
+            multiply(inputs_LW[layer], narrow_LRH[layer - 1, first:last], of_input_RG)
         for row in range(first, last):
-            p, hidden = product[row - first], states_LPRH[layer, 0, row]
-            x = table_VG[ids_R[row]] if layer == 0 else sums[row - first]
-            if cell == GRU:
-                gru_cell(p, x, hidden, work_4)
-            elif cell == LSTM:
-                lstm_cell(p, x, hidden, states_LPRH[layer, 1, row], work_4)
-            elif cell == TANH:
-                tanh_cell(p, x, hidden)
+            hidden, rest = states_LPRH[layer, 0, row], states_LPRH[layer, states_LPRH.shape[1] - 1, row]
+            if layer == 0:
+                advance(cell, of_state_RG[row - first], table_VG[ids_R[row]], hidden, rest, work_4)
             else:
-                relu_cell(p, x, hidden)
+                advance(cell, of_state_RG[row - first], of_input_RG[row - first], hidden, rest, work_4)
             narrow(hidden, narrow_LRH[layer, row])
-        release(recurrent_LW[layer], room)
-        if layer > 0:
-            release(inputs_LW[layer], input_room)
 
 
 @compiled()
@@ -135,6 +141,7 @@ def write_characters(
     positions_R: Array,
     tallies_R: Array,
     drawn_TR: Array,
+    logits_RV: Array,
     work_V: Array,
     *network: Array,
 ) -> None:
@@ -142,14 +149,14 @@ def write_characters(
 
     `ids_R` is what each row reads first, in the end what it wrote last. `numbers_R6` are temperature, top_p, min_p and
     the penalties for repetition, presence and frequency; `keys_R` (uint64) and `positions_R` the noise's place, the
-    latter moved on; `tallies_R` the addresses of tallies (int32 [V], models.sampling), 0 for none. Where a row's
-    network answers nothing finite it writes -1 and reads character 0: what it writes after that means nothing. Raises
-    as `read_character`.
+    latter moved on; `tallies_R` the addresses of tallies (int32 [V], models.sampling), 0 for none. `logits_RV`, as
+    `sums_2RG`, and `work_V` are room to work in. Where a row's network answers nothing finite it writes -1 and reads
+    character 0: what it writes after that means nothing. Raises as `read_character`.
     """
-    room, top, like_tally = np.empty(ROOM, np.int64), states_LPRH.shape[0] - 1, np.empty(0, np.int32)
+    top, like_tally = states_LPRH.shape[0] - 1, np.empty(0, np.int32)
     for t in range(drawn_TR.shape[0]):
         read_character(cell, ids_R, first, last, *network)
-        logits_RV = multiply(output_W, states_LPRH[top, 0, first:last], room)
+        multiply(output_W, states_LPRH[top, 0, first:last], logits_RV[: last - first])
         for row in range(first, last):
             noise = uniform(keys_R[row], positions_R[row])
             temperature, top_p, min_p, repetition, presence, frequency = numbers_R6[row]
@@ -163,7 +170,6 @@ def write_characters(
             drawn_TR[t, row] = drawn
             ids_R[row] = max(drawn, 0)
             positions_R[row] += 1
-        release(output_W, room)
 
 
 @compiled()

@@ -22,7 +22,7 @@ from models.products import Weight, array_of, telling_refusals
 FEWEST_CHARACTERS = 2048
 """Of a text that is worth the preparations, which take some milliseconds, beside the reading."""
 FEWEST_WEIGHT_BYTES = 256 * 1024
-"""Of a layer's recurrent weights. Smaller ones lie in a core's own cache, and a product takes no longer than meeting."""
+"""Of a layer's recurrent weights. Smaller ones lie in a core's own cache, and a product takes as long as meeting."""
 FIRST_REST, LONGEST_REST = 16, 1024
 """Pieces that one thread reads before two try again, after one trial in vain and after many."""
 

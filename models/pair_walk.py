@@ -15,9 +15,9 @@ from numba import types
 from numba.extending import intrinsic
 
 from models.gates import Array
-from models.inference import GRU, LSTM, TANH, gru_cell, lstm_cell, narrow, relu_cell, tanh_cell
+from models.inference import advance, narrow
 from models.machine_code import compiled
-from models.products import ROOM, multiply, release
+from models.products import multiply
 
 LINE = 8
 """Numbers of a cache line: what two threads write lies in lines of their own."""
@@ -84,10 +84,10 @@ def read_half(
     `states_LPH` and `narrow_2LRH[0]`, the hidden states in the products' type with R = 1, are those before; the numbers
     of `sync` zeros. Raises RuntimeError when torch refuses a product: then `give_up`.
     """
-    L, H, other = states_LPH.shape[0], states_LPH.shape[2] // 2, 1 - half
+    (L, P), H, other = states_LPH.shape[:2], states_LPH.shape[2] // 2, 1 - half
     first, last, gates = half * H, (half + 1) * H, table_VG.shape[1] // states_LPH.shape[2]
-    room, input_room = np.empty(ROOM, np.int64), np.empty(ROOM, np.int64)
-    work_4, looked_up = np.empty(4 * H, np.float32), np.empty(gates * H, table_VG.dtype)
+    of_state_1G, of_input_1G = np.empty((1, gates * H), np.float32), np.empty((1, gates * H), np.float32)
+    work_4, looked_up_G = np.empty(4 * H, np.float32), np.empty(gates * H, table_VG.dtype)
     mine = np.int64(sync.ctypes.data) + half * LINE * 8
     for t in range(ids_T.shape[0]):
         before_LRH, now_LRH = narrow_2LRH[t % 2], narrow_2LRH[(t + 1) % 2]
@@ -95,29 +95,18 @@ def read_half(
             # The other's half of this layer's state before, and with it that of all that is overwritten here.
             if t > 0 and not _is_there(sync, other, (t - 1) * L + layer + 1):
                 return False
-            product = multiply(recurrent_DLW[half, layer], before_LRH[layer], room)[0]
+            multiply(recurrent_DLW[half, layer], before_LRH[layer], of_state_1G)
+            hidden, rest = states_LPH[layer, 0, first:last], states_LPH[layer, P - 1, first:last]
             if layer == 0:
                 for gate in range(gates):
                     begin = gate * 2 * H + first
-                    looked_up[gate * H : (gate + 1) * H] = table_VG[ids_T[t], begin : begin + H]
-                x = looked_up
+                    looked_up_G[gate * H : (gate + 1) * H] = table_VG[ids_T[t], begin : begin + H]
+                advance(cell, of_state_1G[0], looked_up_G, hidden, rest, work_4)
             else:
                 if not _is_there(sync, other, t * L + layer):
-                    release(recurrent_DLW[half, layer], room)
                     return False
-                x = multiply(inputs_DLW[half, layer], now_LRH[layer - 1], input_room)[0]
-            hidden = states_LPH[layer, 0, first:last]
-            if cell == GRU:
-                gru_cell(product, x, hidden, work_4)
-            elif cell == LSTM:
-                lstm_cell(product, x, hidden, states_LPH[layer, 1, first:last], work_4)
-            elif cell == TANH:
-                tanh_cell(product, x, hidden)
-            else:
-                relu_cell(product, x, hidden)
+                multiply(inputs_DLW[half, layer], now_LRH[layer - 1], of_input_1G)
+                advance(cell, of_state_1G[0], of_input_1G[0], hidden, rest, work_4)
             narrow(hidden, now_LRH[layer, 0, first:last])
-            release(recurrent_DLW[half, layer], room)
-            if layer > 0:
-                release(inputs_DLW[half, layer], input_room)
             _store(mine, np.int64(t * L + layer + 1))
     return True

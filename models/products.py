@@ -1,17 +1,22 @@
 """A weight that compiled loops multiply with, many times and without Python's lock.
 
 A time step is a product of a tenth of a millisecond. Two threads that came back to Python after each of them would wait
-for its lock, asleep, for as long as the product takes. So compiled code (models.walks) calls torch itself, by the C
-interfaces that it keeps for compiled models (torch/csrc/inductor/aoti_torch/c) and extensions (torch/csrc/stable/c).
+for its lock, asleep, for as long as the product takes. So compiled code (models.walks) calls into torch itself: the
+kernel of oneDNN that `at::native::cpublas::brgemm` offers (ATen/native/CPUBlas.h), which writes where it is told and
+takes a tenth of a microsecond beside the multiplying; where that cannot be, one of torch's operations, which take ten,
+by the C interfaces that it keeps for compiled models (torch/csrc/inductor/aoti_torch/c) and extensions
+(torch/csrc/stable/c).
 
 Shape suffixes: B rows, K what a row has, N what its product has.
 """
 
 import ctypes
+import os
 import sys
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +28,9 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
+from models.arithmetic import load
 from models.gates import Array
 from models.machine_code import compiled
 
@@ -35,6 +42,18 @@ _VERSION = (2 << 56) | (13 << 48)
 """Of the interface for extensions that this is written for: torch 2.13."""
 _TYPES = {torch.float32: _TORCH.aoti_torch_dtype_float32(), torch.bfloat16: _TORCH.aoti_torch_dtype_bfloat16()}
 _CPU: int = _TORCH.aoti_torch_device_type_cpu()
+_KERNELS = {
+    torch.float32: "_ZN2at6native7cpublas6brgemmEllllllbPKfS3_Pfb",
+    torch.bfloat16: "_ZN2at6native7cpublas6brgemmEllllllbPKN3c108BFloat16ES5_Pfb",
+}
+
+BLOCK = 64
+"""Columns of a product that one call of the kernel makes: their weights, about 64 KB, stay in the cache for all rows.
+One row of [2048, 512], bfloat16: 27 us, with 16 columns 60, with all at once 40; several rows do not mind."""
+MOST_ROWS = 64
+"""Of one call. Calls have powers of two: every number of rows is a kernel of its own, which torch makes and keeps."""
+_KERNEL, _PACKED, _PLAIN = range(3)
+"""Ways to multiply: the kernel; oneDNN with a weight in its layout; torch's `linear`."""
 
 # What stands where in the numbers of a weight: addresses of torch's functions, then the weight's own.
 _CALLED = (
@@ -47,22 +66,23 @@ _CALLED = (
     "torch_call_dispatcher",
 )
 _FROM_BLOB, _DELETE, _DATA, _LINEAR, _SHARE, _NEW_VALUE, _CALL = range(len(_CALLED))
-_WEIGHT, _BIAS, _TYPE, _WIDTH, _PACKED, _NAMES = range(len(_CALLED), len(_CALLED) + 6)
-_ADDRESSES = [
-    ctypes.cast(getattr(_TORCH, name), ctypes.c_void_p).value if hasattr(_TORCH, name) else 0 for name in _CALLED
-]
+_WEIGHT, _BIAS, _TYPE, _WIDTH, _INPUTS, _WAY, _BRGEMM, _NAMES = range(len(_CALLED), len(_CALLED) + 8)
 
-# What stands where in `room`: the values' handle and other arguments, sizes, strides, the product's handle, its memory.
-_STACK, _SIZES, _STRIDES, _PRODUCT, _MEMORY, ROOM = 0, 3, 5, 7, 8, 9
+
+def _address_of(name: str) -> int:
+    return ctypes.cast(getattr(_TORCH, name), ctypes.c_void_p).value or 0 if hasattr(_TORCH, name) else 0
+
+
+_ADDRESSES = [_address_of(name) for name in _CALLED]
+
+# What stands where in a product's room: the values' handle and other arguments, sizes, strides, the product's handle,
+# its memory.
+_STACK, _SIZES, _STRIDES, _PRODUCT, _MEMORY, _ROOM = 0, 3, 5, 7, 8, 9
 
 _PLAIN_PRODUCT = b"aten::linear"
 _TEXT = np.frombuffer(b"\0".join((_PLAIN_PRODUCT, b"none", b"")), np.uint8)
 _NONE_AT = len(_PLAIN_PRODUCT) + 1
 _NO_OVERLOAD_AT = _NONE_AT + len(b"none")
-
-
-SLICE_ROWS = 128
-"""Of the identity that a matrix is read back with, at once."""
 
 
 def array_of(tensor: Tensor) -> NDArray[Any]:
@@ -71,27 +91,31 @@ def array_of(tensor: Tensor) -> NDArray[Any]:
 
 
 class Weight:
-    """A matrix [N, K] that small matrices [B, K] are multiplied with: `values @ matrix.T + bias`.
+    """A matrix [N, K] that small matrices [B, K] of its type are multiplied with: `values @ matrix.T + bias`, float32.
 
-    oneDNN's own layout is made once, for about `rows` rows; torch would make it anew at each product, and multiplies
-    float32 by another library, half as fast on AMD's processors. The operations are those that torch's compiler uses.
-    Where oneDNN does not multiply this type it is torch's `linear`. Raises RuntimeError when torch refuses.
+    It is laid out anew once, for the kernel in blocks of columns; for oneDNN, which is asked where the kernel cannot be
+    used, as it likes for about `rows` rows. Raises RuntimeError when torch refuses.
     """
 
     def __init__(self, matrix_NK: Tensor, bias_N: Tensor | None, rows: int) -> None:
-        packed = onednn_multiplies(matrix_NK.dtype)
-        matrix_NK = matrix_NK.contiguous()
-        self._memory = (None if packed else matrix_NK, bias_N)  # what the handles point into
+        (width, self.inputs), self.dtype = matrix_NK.shape, matrix_NK.dtype
+        self._rows, way = rows, _way(self.dtype)
         handles = [0, 0]
-        weakref.finalize(self, _delete, handles)
-        handles[0] = _handle(matrix_NK)
-        if packed:
-            handles[0] = _packed(handles[0], rows)
-        if bias_N is not None:
-            handles[1] = _handle(bias_N)
-        self.inputs, self.dtype, self._rows = matrix_NK.shape[1], matrix_NK.dtype, rows
-        own = (*handles, _TYPES[matrix_NK.dtype], len(matrix_NK), packed, _TEXT.ctypes.data)
-        self.numbers = np.array([*_ADDRESSES, *own], np.int64)
+        if way == _KERNEL:
+            blocks, bias_N = _blocks(matrix_NK), None if bias_N is None else bias_N.float()
+            handles = [blocks.data_ptr(), 0 if bias_N is None else bias_N.data_ptr()]
+            self._memory = (blocks, bias_N)  # what the addresses point into
+        else:
+            matrix_NK = matrix_NK.contiguous()
+            self._memory = (None if way == _PACKED else matrix_NK, bias_N)
+            weakref.finalize(self, _delete, handles)
+            handles[0] = _handle(matrix_NK)
+            if way == _PACKED:
+                handles[0] = _packed(handles[0], rows)
+            if bias_N is not None:
+                handles[1] = _handle(bias_N)
+        own = (*handles, _TYPES[self.dtype], width, self.inputs, way, _address_of(_KERNELS[self.dtype]))
+        self.numbers = np.array([*_ADDRESSES, *own, _TEXT.ctypes.data], np.int64)
         """What compiled code knows of this weight. As long as the weight lives, and no longer."""
 
     @property
@@ -100,14 +124,13 @@ class Weight:
         return int(self.numbers[_WIDTH]) * self.inputs * self.dtype.itemsize
 
     def parts(self, number: int) -> "list[Weight]":
-        """Weights of the first, the second, ... of so many equal parts of the units, for one row at a time.
+        """Weights of the first, the second, ... of so many equal parts of the units.
 
         A unit has a row in each of the matrix' square blocks (gates). The matrix is read back from its layout.
         """
-        matrix_NK, bias_N = self._matrix(), self._memory[1]
-        gates = len(matrix_NK) // self.inputs
-        blocks = matrix_NK.view(gates, number, -1, self.inputs)
-        biases = None if bias_N is None else bias_N.view(gates, number, -1)
+        blocks = self._matrix().view(-1, number, self.inputs // number, self.inputs)
+        bias_N = self._bias()
+        biases = None if bias_N is None else bias_N.view(-1, number, self.inputs // number)
         return [
             Weight(
                 blocks[:, part].reshape(-1, self.inputs),
@@ -117,25 +140,56 @@ class Weight:
             for part in range(number)
         ]
 
+    def _bias(self) -> Tensor | None:
+        bias_N = self._memory[1]
+        return None if bias_N is None else bias_N.to(self.dtype)
+
     def _matrix(self) -> Tensor:
-        """The product with the identity, exact: of every sum one number is not 0."""
-        if self._memory[0] is not None:
-            return self._memory[0]
-        unbiased, identity_KK = self.numbers.copy(), torch.eye(self.inputs, dtype=self.dtype)
+        """Its product with the identity, exact: of every sum one number is not 0."""
+        unbiased, width = self.numbers.copy(), int(self.numbers[_WIDTH])
         unbiased[_BIAS] = 0
-        turned_KN = torch.empty(self.inputs, int(self.numbers[_WIDTH]), dtype=self.dtype)
-        for first in range(0, self.inputs, SLICE_ROWS):
-            here = slice(first, first + SLICE_ROWS)
-            with telling_refusals():
-                _copy_product(unbiased, array_of(identity_KK[here]), array_of(turned_KN[here]))
-        return turned_KN.T.contiguous()
+        identity_KK = torch.eye(self.inputs, dtype=self.dtype)
+        turned_KN = np.empty((self.inputs, width), np.float32)
+        with telling_refusals():
+            multiply(unbiased, array_of(identity_KK), turned_KN)
+        return torch.from_numpy(turned_KN).to(self.dtype).t().contiguous()
 
     def times(self, values_BK: Array) -> Array:
-        """The product of values in the weight's type, a copy [B, N]."""
-        products_BN = np.empty((len(values_BK), self.numbers[_WIDTH]), values_BK.dtype)
+        """The product of values in the weight's type, float32 [B, N]."""
+        products_BN = np.empty((len(values_BK), self.numbers[_WIDTH]), np.float32)
         with telling_refusals():
-            _copy_product(self.numbers, values_BK, products_BN)
+            multiply(self.numbers, values_BK, products_BN)
         return products_BN
+
+
+def _blocks(matrix_NK: Tensor) -> Tensor:
+    """[N / BLOCK, K, BLOCK], of bfloat16 [N / BLOCK, K / 2, BLOCK, 2]: the instruction adds two products at once. The
+    last block has the columns that are left."""
+    if matrix_NK.dtype == torch.bfloat16:
+        matrix_NK = F.pad(matrix_NK, (0, matrix_NK.shape[1] % 2)).contiguous().view(torch.int32)
+    whole = len(matrix_NK) - len(matrix_NK) % BLOCK
+    blocks = matrix_NK[:whole].reshape(-1, BLOCK, matrix_NK.shape[1]).transpose(1, 2)
+    return torch.cat((blocks.reshape(-1), matrix_NK[whole:].t().reshape(-1)))
+
+
+@cache
+def _way(dtype: torch.dtype) -> int:
+    if _kernel_multiplies(dtype):
+        return _KERNEL
+    return _PACKED if onednn_multiplies(dtype) else _PLAIN
+
+
+def _kernel_multiplies(dtype: torch.dtype) -> bool:
+    """Whether the kernel may be called: what it cannot do it tells by an exception of C++, which would end the process.
+
+    Not with AMX, for bfloat16: which sizes it then takes was never seen.
+    """
+    limited = {"ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"} & set(os.environ)
+    if limited or not torch.backends.mkldnn.is_available() or not _address_of(_KERNELS[dtype]):
+        return False
+    if dtype == torch.bfloat16:
+        return bool(torch.cpu._is_avx512_bf16_supported() and not torch.cpu._is_amx_tile_supported())
+    return bool(torch.cpu._is_avx2_supported())
 
 
 def onednn_multiplies(dtype: torch.dtype) -> bool:
@@ -232,13 +286,63 @@ def _address(numbers: Array, index: int) -> int:
 
 
 @compiled()
-def multiply(weight: Array, values_BK: Array, room: Array) -> Array:
-    """values @ matrix.T + bias [B, N], in memory that is torch's until `release`.
+def width(weight: Array) -> int:
+    """Numbers that a row's product has."""
+    return weight[_WIDTH]
 
-    `weight` is a Weight's numbers, `room` a thread's own `ROOM` numbers; the values of a row are adjacent in memory.
-    Raises RuntimeError, of which `refusal` tells more.
+
+@compiled()
+def multiply(weight: Array, values_BK: Array, products_BN: Array) -> None:
+    """products = values @ matrix.T + bias.
+
+    `weight` is a Weight's numbers; numbers of one row are adjacent in memory, of values as of products. Raises
+    ValueError for rows of another length, RuntimeError, of which `refusal` tells more, when torch refuses.
     """
-    room[:] = 0
+    if values_BK.shape[1] != weight[_INPUTS] or products_BN.shape != (values_BK.shape[0], weight[_WIDTH]):
+        raise ValueError("rows of another length than the weight's")
+    if weight[_WAY] == _KERNEL:
+        _by_kernel(weight, values_BK, products_BN)
+    else:
+        _by_operation(weight, values_BK, products_BN)
+
+
+@compiled()
+def _by_kernel(weight: Array, values_BK: Array, products_BN: Array) -> None:
+    (B, K), N, size = values_BK.shape, products_BN.shape[1], values_BK.itemsize
+    pairs = size == 2
+    if weight[_BIAS]:
+        bias_N = carray(at(weight[_BIAS], products_BN), (N,))
+        for row in range(B):
+            for n in range(N):
+                products_BN[row, n] = bias_N[n]
+    column_bytes = size * (K + K % 2 if pairs else K)
+    for first in range(0, N, BLOCK):
+        columns, row, rows = min(BLOCK, N - first), 0, MOST_ROWS
+        while row < B:
+            while rows > B - row:
+                rows //= 2
+            _call(
+                weight[_BRGEMM],
+                (
+                    np.int64(rows),
+                    np.int64(columns),
+                    np.int64(K),
+                    np.int64(values_BK.strides[0] // size),
+                    np.int64(columns),
+                    np.int64(products_BN.strides[0] // 4),
+                    np.int32(weight[_BIAS] != 0),  # added to what is there
+                    np.int64(values_BK.ctypes.data + row * values_BK.strides[0]),
+                    np.int64(weight[_WEIGHT] + first * column_bytes),
+                    np.int64(products_BN.ctypes.data + row * products_BN.strides[0] + 4 * first),
+                    np.int32(pairs),
+                ),
+            )
+            row += rows
+
+
+@compiled()
+def _by_operation(weight: Array, values_BK: Array, products_BN: Array) -> None:
+    room = np.zeros(_ROOM, np.int64)
     room[_SIZES], room[_SIZES + 1] = values_BK.shape
     room[_STRIDES], room[_STRIDES + 1] = values_BK.strides[0] // values_BK.itemsize, 1
     failed = _call(
@@ -256,19 +360,16 @@ def multiply(weight: Array, values_BK: Array, room: Array) -> Array:
         ),
     )
     if not failed:
-        failed = _by_onednn(weight, room) if weight[_PACKED] else _by_torch(weight, room)
+        failed = _by_onednn(weight, room) if weight[_WAY] == _PACKED else _by_torch(weight, room)
     if not failed:
         failed = _call(weight[_DATA], (room[_PRODUCT], _address(room, _MEMORY)))
     if failed:
         raise RuntimeError("torch refused a product")
-    return carray(at(room[_MEMORY], values_BK), (values_BK.shape[0], weight[_WIDTH]))
-
-
-@compiled()
-def _copy_product(weight: Array, values_BK: Array, products_BN: Array) -> None:
-    room = np.empty(ROOM, np.int64)
-    products_BN[:, :] = multiply(weight, values_BK, room)
-    release(weight, room)
+    given_BN = carray(at(room[_MEMORY], values_BK), products_BN.shape)
+    for row in range(products_BN.shape[0]):
+        for n in range(products_BN.shape[1]):
+            products_BN[row, n] = load(given_BN[row, n])
+    _call(weight[_DELETE], (room[_PRODUCT],))
 
 
 @compiled()
@@ -297,9 +398,3 @@ def _by_torch(weight: Array, room: Array) -> int:
         failed = _call(weight[_CALL], (weight[_NAMES], no_overload, _address(room, _STACK), np.int64(_VERSION)))
         room[_PRODUCT] = room[_STACK]
     return failed
-
-
-@compiled()
-def release(weight: Array, room: Array) -> None:
-    """Give back the memory of the last product."""
-    _call(weight[_DELETE], (room[_PRODUCT],))

@@ -68,9 +68,14 @@ class Stepper:
             self._output = _weight(network.output.weight, network.output.bias, torch.float32)
         self._recurrent_LW = np.stack([weight.numbers for weight in recurrent])
         self._inputs_LW = np.stack([np.zeros_like(recurrent[0].numbers), *(weight.numbers for weight in inputs)])
+        self._sums_2RG, self._logits_RV = _working_room(0, *self._table_VG.shape)
         self._work_V = np.empty(network.vocabulary_size)
         self._rows = _Rows.of(network.initial_state(FEWEST_PLACES), dtype)
         self._reader = _Rows.of(network.initial_state(1), dtype)
+        self._read_sums_2RG, self._work_4 = (
+            np.empty((2, 1, len(input_bias_G)), np.float32),
+            np.empty(4 * network.config.hidden_size, np.float32),
+        )
         self._empty_LPH = network.initial_state(1)[:, :, 0]
         self.bytes = _bytes(network, dtype)
         """Memory of the network."""
@@ -137,12 +142,15 @@ class Stepper:
         what a row writes means nothing."""
         drawn_TR, rows = np.empty((steps, self._length), np.int64), self._rows
         together = MOST_TRIED_ROWS if self.row_invariant else 1
+        if len(self._logits_RV) < min(together, self._length):
+            self._sums_2RG, self._logits_RV = _working_room(min(together, len(rows.ids_R)), *self._table_VG.shape)
         for first in range(0, self._length, together):
             with telling_refusals():
                 inference.write_characters(
                     *(self._cell, rows.ids_R, first, min(first + together, self._length), rows.states_LPRH),
                     *(self._output.numbers, rows.numbers_R6, rows.top_k_R, rows.keys_R, rows.positions_R),
-                    *(rows.tallies_R, drawn_TR, self._work_V, *self._weights, *rows.states),
+                    *(rows.tallies_R, drawn_TR, self._logits_RV, self._work_V),
+                    *(*self._weights, *rows.states, self._sums_2RG, self._work_4),
                 )
         return drawn_TR
 
@@ -150,7 +158,9 @@ class Stepper:
         """The state [L, P, H] after more characters, of which there may be none."""
         self._reader.put_state(0, state_LPH)
         with telling_refusals():
-            inference.read_text(self._cell, ids_T, *self._weights, *self._reader.states)
+            inference.read_text(
+                *(self._cell, ids_T, *self._weights, *self._reader.states, self._read_sums_2RG, self._work_4)
+            )
         return self._reader.state(0)
 
     def reader(self, characters: int) -> Read:
@@ -162,6 +172,11 @@ class Stepper:
     @property
     def _weights(self) -> tuple[NDArray[Any], ...]:
         return self._table_VG, self._recurrent_LW, self._inputs_LW
+
+
+def _working_room(rows: int, V: int, G: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """For sums of gates [2, R, G], and logits [R, V]."""
+    return np.empty((2, rows, G), np.float32), np.empty((rows, V), np.float32)
 
 
 def _weight(matrix: Tensor, bias: Tensor, dtype: torch.dtype) -> Weight:
@@ -188,20 +203,18 @@ class _Rows:
     keys_R: NDArray[np.uint64]
     positions_R: NDArray[np.int64]
     tallies_R: NDArray[np.int64]
-    work_4: NDArray[np.float32]
 
     @classmethod
     def of(cls, states_LPRH: Tensor, dtype: torch.dtype) -> Self:
-        _, _, R, H = states_LPRH.shape
+        R = states_LPRH.shape[2]
         narrow_LRH = array_of(states_LPRH[:, 0].to(dtype, copy=True))
         ids_R, top_k_R, positions_R, tallies_R = np.zeros((4, R), np.int64)
-        work_4, keys_R, numbers_R6 = np.empty(4 * H, np.float32), np.zeros(R, np.uint64), np.zeros((R, 6))
-        states = (states_LPRH.numpy(), narrow_LRH)
-        return cls(*states, ids_R, numbers_R6, top_k_R, keys_R, positions_R, tallies_R, work_4)
+        keys_R, numbers_R6 = np.zeros(R, np.uint64), np.zeros((R, 6))
+        return cls(states_LPRH.numpy(), narrow_LRH, ids_R, numbers_R6, top_k_R, keys_R, positions_R, tallies_R)
 
     @property
     def states(self) -> tuple[NDArray[Any], ...]:
-        return self.states_LPRH, self.narrow_LRH, self.work_4
+        return self.states_LPRH, self.narrow_LRH
 
     def state(self, place: int) -> Tensor:
         return torch.from_numpy(self.states_LPRH[:, :, place].copy())
@@ -221,9 +234,8 @@ class _Rows:
     def doubled(self) -> Self:
         """With twice as many places."""
         axes = {"states_LPRH": 2, "narrow_LRH": 1}
-        arrays = {f.name: (getattr(self, f.name),) * 2 for f in fields(self) if f.name != "work_4"}
-        longer = {name: np.concatenate(twice, axes.get(name, 0)) for name, twice in arrays.items()}
-        return type(self)(**longer, work_4=self.work_4)
+        arrays = {f.name: (getattr(self, f.name),) * 2 for f in fields(self)}
+        return type(self)(**{name: np.concatenate(twice, axes.get(name, 0)) for name, twice in arrays.items()})
 
 
 def compile_first() -> None:

@@ -16,96 +16,88 @@ import numpy as np
 from models import gates
 from models.gates import Array
 from models.machine_code import compiled
-from models.products import ROOM, multiply, release
+from models.products import multiply, width
 
 
 @compiled()
 def tanh_forward(weight: Array, first: int, last: int, states_TBH: Array, *arrays: Array) -> None:
-    room = np.empty(ROOM, np.int64)
+    product = np.empty((last - first, width(weight)), np.float32)
     for t in range(states_TBH.shape[0] - 1):
-        product = multiply(weight, states_TBH[t, first:last], room)
+        multiply(weight, states_TBH[t, first:last], product)
         gates.tanh_forward(t, first, product, states_TBH, *arrays)
-        release(weight, room)
 
 
 @compiled()
 def tanh_backward(
     weight: Array, first: int, last: int, d_last_BH: Array, d_state_BH: Array, d_sums_TBG: Array, *arrays: Array
 ) -> None:
-    room, T = np.empty(ROOM, np.int64), d_sums_TBG.shape[0]
+    back_BH, T = np.empty((last - first, width(weight)), np.float32), d_sums_TBG.shape[0]
     gates.tanh_backward(T - 1, first, d_last_BH[first:last], *arrays)
     for t in range(T - 2, -1, -1):
-        back_BH = multiply(weight, d_sums_TBG[t + 1, first:last], room)
+        multiply(weight, d_sums_TBG[t + 1, first:last], back_BH)
         gates.tanh_backward(t, first, back_BH, *arrays)
-        release(weight, room)
-    gates.add_rows(first, multiply(weight, d_sums_TBG[0, first:last], room), d_state_BH)
-    release(weight, room)
+    multiply(weight, d_sums_TBG[0, first:last], back_BH)
+    gates.add_rows(first, back_BH, d_state_BH)
 
 
 @compiled()
 def relu_forward(weight: Array, first: int, last: int, states_TBH: Array, *arrays: Array) -> None:
-    room = np.empty(ROOM, np.int64)
+    product = np.empty((last - first, width(weight)), np.float32)
     for t in range(states_TBH.shape[0] - 1):
-        product = multiply(weight, states_TBH[t, first:last], room)
+        multiply(weight, states_TBH[t, first:last], product)
         gates.relu_forward(t, first, product, states_TBH, *arrays)
-        release(weight, room)
 
 
 @compiled()
 def relu_backward(
     weight: Array, first: int, last: int, d_last_BH: Array, d_state_BH: Array, d_sums_TBG: Array, *arrays: Array
 ) -> None:
-    room, T = np.empty(ROOM, np.int64), d_sums_TBG.shape[0]
+    back_BH, T = np.empty((last - first, width(weight)), np.float32), d_sums_TBG.shape[0]
     gates.relu_backward(T - 1, first, d_last_BH[first:last], *arrays)
     for t in range(T - 2, -1, -1):
-        back_BH = multiply(weight, d_sums_TBG[t + 1, first:last], room)
+        multiply(weight, d_sums_TBG[t + 1, first:last], back_BH)
         gates.relu_backward(t, first, back_BH, *arrays)
-        release(weight, room)
-    gates.add_rows(first, multiply(weight, d_sums_TBG[0, first:last], room), d_state_BH)
-    release(weight, room)
+    multiply(weight, d_sums_TBG[0, first:last], back_BH)
+    gates.add_rows(first, back_BH, d_state_BH)
 
 
 @compiled()
 def gru_forward(weight: Array, first: int, last: int, states_TBH: Array, *arrays: Array) -> None:
-    room = np.empty(ROOM, np.int64)
+    product = np.empty((last - first, width(weight)), np.float32)
     for t in range(states_TBH.shape[0] - 1):
-        product = multiply(weight, states_TBH[t, first:last], room)
+        multiply(weight, states_TBH[t, first:last], product)
         gates.gru_forward(t, first, product, states_TBH, *arrays)
-        release(weight, room)
 
 
 @compiled()
 def gru_backward(
     weight: Array, first: int, last: int, d_last_BH: Array, d_state_BH: Array, d_sums_TBG: Array, *arrays: Array
 ) -> None:
-    room, T = np.empty(ROOM, np.int64), d_sums_TBG.shape[0]
+    back_BH, T = np.empty((last - first, width(weight)), np.float32), d_sums_TBG.shape[0]
     gates.gru_backward(T - 1, first, d_last_BH[first:last], *arrays)
     for t in range(T - 2, -1, -1):
-        back_BH = multiply(weight, d_sums_TBG[t + 1, first:last], room)
+        multiply(weight, d_sums_TBG[t + 1, first:last], back_BH)
         gates.gru_backward(t, first, back_BH, *arrays)
-        release(weight, room)
-    gates.add_rows(first, multiply(weight, d_sums_TBG[0, first:last], room), d_state_BH)
-    release(weight, room)
+    multiply(weight, d_sums_TBG[0, first:last], back_BH)
+    gates.add_rows(first, back_BH, d_state_BH)
 
 
 @compiled()
 def lstm_forward(weight: Array, first: int, last: int, states_TBH: Array, *arrays: Array) -> None:
-    room = np.empty(ROOM, np.int64)
+    product = np.empty((last - first, width(weight)), np.float32)
     for t in range(states_TBH.shape[0] - 1):
-        product = multiply(weight, states_TBH[t, first:last], room)
+        multiply(weight, states_TBH[t, first:last], product)
         gates.lstm_forward(t, first, product, states_TBH, *arrays)
-        release(weight, room)
 
 
 @compiled()
 def lstm_backward(
     weight: Array, first: int, last: int, d_last_BH: Array, d_state_BH: Array, d_sums_TBG: Array, *arrays: Array
 ) -> None:
-    room, T = np.empty(ROOM, np.int64), d_sums_TBG.shape[0]
+    back_BH, T = np.empty((last - first, width(weight)), np.float32), d_sums_TBG.shape[0]
     gates.lstm_backward(T - 1, first, d_last_BH[first:last], *arrays)
     for t in range(T - 2, -1, -1):
-        back_BH = multiply(weight, d_sums_TBG[t + 1, first:last], room)
+        multiply(weight, d_sums_TBG[t + 1, first:last], back_BH)
         gates.lstm_backward(t, first, back_BH, *arrays)
-        release(weight, room)
-    gates.add_rows(first, multiply(weight, d_sums_TBG[0, first:last], room), d_state_BH)
-    release(weight, room)
+    multiply(weight, d_sums_TBG[0, first:last], back_BH)
+    gates.add_rows(first, back_BH, d_state_BH)

@@ -9,52 +9,73 @@ from numba import njit
 
 from benchmarks.figures import resident_mib
 from models import products
-from models.products import ROOM, Weight, multiply, release
+from models.products import Weight, array_of, multiply, onednn_multiplies
+
+WAYS = ["the kernel", "oneDNN", "torch's linear"]
 
 
-@njit
-def product_of(weight, values_BK, out_BN):
-    room = np.empty(ROOM, np.int64)
-    out_BN[:] = multiply(weight, values_BK, room)
-    release(weight, room)
+def go(way: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Multiply this way from now on; skips where it cannot be."""
+    number = WAYS.index(way)
+    can = (products._kernel_multiplies(dtype), onednn_multiplies(dtype), True)
+    if not can[number]:
+        pytest.skip(f"{way} does not multiply {dtype} here")
+    monkeypatch.setattr(products, "_way", lambda _: number)
 
 
-def as_array(tensor: torch.Tensor) -> np.ndarray:
-    return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
-
-
-@pytest.mark.parametrize("by_onednn", [True, False], ids=["by oneDNN where it can", "by torch's linear"])
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 5e-3)])
 @pytest.mark.parametrize("biased", [True, False])
-@pytest.mark.parametrize("rows", [1, 2, 9])
+@pytest.mark.parametrize(("width", "inputs"), [(24, 12), (130, 65), (1, 1), (64, 3), (192, 128)])
 def test_a_product_is_torchs_linear(
-    rows: int, biased: bool, dtype: torch.dtype, tolerance: float, by_onednn: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if not by_onednn:
-        monkeypatch.setattr(products, "onednn_multiplies", lambda _: False)
-    matrix, wide, bias = (torch.randn(*shape).to(dtype) for shape in ((24, 12), (20, 40), (24,)))
-    weight = Weight(matrix, bias if biased else None, rows)
-    values = wide[3 : 3 + rows, 7 : 7 + 12]  # rows that do not follow one another in memory
-    out = torch.empty(rows, 24, dtype=dtype)
-    product_of(weight.numbers, as_array(values), as_array(out))
-    right = torch.nn.functional.linear(values.float(), matrix.float(), bias.float() if biased else None)
-    assert (out.float() - right).abs().max() <= tolerance * right.abs().max()
+    width: int, inputs: int, biased: bool, dtype: torch.dtype, tolerance: float, way: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    go(way, dtype, monkeypatch)
+    for rows in (1, 2, 9, 33):
+        matrix, wide, bias = (torch.randn(*shape).to(dtype) for shape in ((width, inputs), (40, 200), (width,)))
+        weight = Weight(matrix, bias if biased else None, rows)
+        values = wide[3 : 3 + rows, 7 : 7 + inputs]  # rows that do not follow one another in memory
+        out = np.full((rows, width + 5), 7.0, np.float32)
+        multiply(weight.numbers, array_of(values), out[:, 2 : 2 + width])
+        right = torch.nn.functional.linear(values.float(), matrix.float(), bias.float() if biased else None)
+        assert np.abs(out[:, 2 : 2 + width] - right.numpy()).max() <= tolerance * right.abs().max()
+        assert (out[:, :2] == 7).all()
+        assert (out[:, 2 + width :] == 7).all()
 
 
-def test_what_torch_refuses_is_an_error_and_harms_nothing() -> None:
-    weight, values, out = (
-        Weight(torch.randn(24, 12), None, 2),
-        np.ones((2, 12), np.float32),
-        np.zeros((2, 24), np.float32),
-    )
-    with pytest.raises(RuntimeError, match="torch refused"):
-        product_of(weight.numbers, np.zeros((2, 13), np.float32), out)
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("biased", [True, False])
+def test_a_weight_comes_in_parts(biased: bool, dtype: torch.dtype, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    go(way, dtype, monkeypatch)
+    matrix, bias = torch.randn(3 * 40, 40).to(dtype), torch.randn(3 * 40).to(dtype)
+    whole = Weight(matrix, bias if biased else None, 1)
+    values = array_of(torch.randn(1, 40).to(dtype))
+    parts = [part.times(values).reshape(3, 20) for part in whole.parts(2)]
+    rounding = 1e-5 if dtype == torch.float32 else 2e-2
+    assert np.abs(np.concatenate(parts, 1).ravel() - whole.times(values)[0]).max() < rounding * 40**0.5
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_rows_of_another_length_are_refused(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    go(way, torch.float32, monkeypatch)
+    weight = Weight(torch.randn(24, 12), None, 2)
+    for inputs, rows, width in ((13, 2, 24), (12, 3, 24), (12, 2, 25)):
+        with pytest.raises(ValueError, match="rows of another length"):
+            multiply(weight.numbers, np.zeros((2, inputs), np.float32), np.zeros((rows, width), np.float32))
+
+
+def test_what_torch_refuses_is_an_error_and_harms_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    go("torch's linear", torch.float32, monkeypatch)
+    weight, values = Weight(torch.randn(24, 12), None, 2), np.ones((2, 12), np.float32)
+    out = np.zeros((2, 24), np.float32)
     of_another_type = weight.numbers.copy()
     of_another_type[products._TYPE] = products._TORCH.aoti_torch_dtype_int32()
     with pytest.raises(RuntimeError, match="torch refused"):
-        product_of(of_another_type, values, out)
+        multiply(of_another_type, values, out)
     assert "no reason given" not in str(products.refusal())
-    product_of(weight.numbers, values, out)
+    multiply(weight.numbers, values, out)
     assert out.any()
 
 
@@ -74,18 +95,16 @@ def test_the_memory_of_weights_is_given_back() -> None:
 
 @njit
 def many_products(weight, values_BK, times):
-    room = np.empty(ROOM, np.int64)
+    products_BN = np.empty((values_BK.shape[0], 8), np.float32)
     for _ in range(times):
-        multiply(weight, values_BK, room)
-        release(weight, room)
+        multiply(weight, values_BK, products_BN)
 
 
-@pytest.mark.parametrize("by_onednn", [True, False], ids=["by oneDNN where it can", "by torch's linear"])
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("biased", [True, False])
-def test_a_product_leaves_no_memory_behind(by_onednn: bool, biased: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_product_leaves_no_memory_behind(way: str, biased: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not the 50 bytes of a text argument, nor a product of 128."""
-    if not by_onednn:
-        monkeypatch.setattr(products, "onednn_multiplies", lambda _: False)
+    go(way, torch.float32, monkeypatch)
     weight, values = Weight(torch.randn(8, 8), torch.randn(8) if biased else None, 4), np.zeros((4, 8), np.float32)
     many_products(weight.numbers, values, 10_000)
     before = resident_mib()
