@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +24,8 @@ FEWEST_CHARACTERS = 2048
 """Of a text that is worth the preparations, which take some milliseconds, beside the reading."""
 FEWEST_WEIGHT_BYTES = 256 * 1024
 """Of a layer's recurrent weights. Smaller ones lie in a core's own cache, and a product takes as long as meeting."""
+MOST_SPINS = 500_000
+"""Half a millisecond: a thread that works is never so late, one that the system has set aside is."""
 FIRST_REST, LONGEST_REST = 16, 1024
 """Pieces that one thread reads before two try again, after one trial in vain and after many."""
 
@@ -35,7 +38,7 @@ class PairReader:
     def __init__(
         self,
         cell: int,
-        table_VG: NDArray,
+        table_VG: NDArray[Any],
         recurrent: Sequence[Weight],
         inputs: Sequence[Weight],
         alone: Read,
@@ -45,6 +48,7 @@ class PairReader:
         self._alone, self._clock = alone, clock
         self._resting, self._next_rest = 1, FIRST_REST  # one piece alone first, to compare with
         self._alone_seconds = 0.0  # for each character
+        self._most_spins = MOST_SPINS
         self._halves = _other_thread().submit(_Halves, recurrent, inputs)
 
     def __call__(self, state_LPH: Tensor, ids_T: NDArray[np.int64]) -> Tensor:
@@ -81,7 +85,7 @@ class PairReader:
                 with telling_refusals():
                     return bool(
                         pair_walk.read_half(
-                            *(self._cell, ids_T, half, sync, *states),
+                            *(self._cell, ids_T, half, self._most_spins, sync, *states),
                             *(self._table_VG, halves.recurrent_DLW, halves.inputs_DLW),
                         )
                     )
@@ -122,10 +126,12 @@ def _agree(whole: Weight, halves: Sequence[Weight]) -> bool:
 
 def worth_two_threads(characters: int, weight: Weight) -> bool:
     """Whether a text of so many characters, and the largest weight of a layer, may gain by a second thread."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return (
-        cores > 1 and characters >= FEWEST_CHARACTERS and weight.inputs % 2 == 0 and weight.bytes >= FEWEST_WEIGHT_BYTES
-    )
+    fits = weight.inputs % 2 == 0 and weight.bytes >= FEWEST_WEIGHT_BYTES
+    return fits and characters >= FEWEST_CHARACTERS and _cores() > 1
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @cache

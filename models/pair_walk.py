@@ -23,8 +23,6 @@ LINE = 8
 """Numbers of a cache line: what two threads write lies in lines of their own."""
 SYNC_NUMBERS = 3 * LINE
 """Turns of either half, and whether one of them has given up."""
-MOST_SPINS = 500_000
-"""Half a millisecond: a thread that works is never so late, one that the system has set aside is."""
 
 
 @intrinsic
@@ -55,10 +53,10 @@ def give_up(sync: Array) -> None:
 
 
 @compiled()
-def _is_there(sync: Array, other: int, turn: int) -> bool:
+def _is_there(sync: Array, other: int, turn: int, most_spins: int) -> bool:
     """Whether the other half has come to this turn in time."""
     place, given_up = np.int64(sync.ctypes.data) + other * LINE * 8, np.int64(sync.ctypes.data) + 2 * LINE * 8
-    for _ in range(MOST_SPINS):
+    for _ in range(most_spins):
         if _load(place) >= turn:
             return True
         if _load(given_up):
@@ -72,6 +70,7 @@ def read_half(
     cell: int,
     ids_T: Array,
     half: int,
+    most_spins: int,
     sync: Array,
     states_LPH: Array,
     narrow_2LRH: Array,
@@ -79,7 +78,8 @@ def read_half(
     recurrent_DLW: Array,
     inputs_DLW: Array,
 ) -> bool:
-    """Read a text with one half of the units; False if that was given up, and the states mean nothing.
+    """Read a text with one half of the units; False if that was given up, and the states mean nothing: the other half
+    was not there after `most_spins`.
 
     `states_LPH` and `narrow_2LRH[0]`, the hidden states in the products' type with R = 1, are those before; the numbers
     of `sync` zeros. Raises RuntimeError when torch refuses a product: then `give_up`.
@@ -93,7 +93,7 @@ def read_half(
         before_LRH, now_LRH = narrow_2LRH[t % 2], narrow_2LRH[(t + 1) % 2]
         for layer in range(L):
             # The other's half of this layer's state before, and with it that of all that is overwritten here.
-            if t > 0 and not _is_there(sync, other, (t - 1) * L + layer + 1):
+            if t > 0 and not _is_there(sync, other, (t - 1) * L + layer + 1, most_spins):
                 return False
             multiply(recurrent_DLW[half, layer], before_LRH[layer], of_state_1G)
             hidden, rest = states_LPH[layer, 0, first:last], states_LPH[layer, P - 1, first:last]
@@ -103,7 +103,7 @@ def read_half(
                     looked_up_G[gate * H : (gate + 1) * H] = table_VG[ids_T[t], begin : begin + H]
                 advance(cell, of_state_1G[0], looked_up_G, hidden, rest, work_4)
             else:
-                if not _is_there(sync, other, t * L + layer):
+                if not _is_there(sync, other, t * L + layer, most_spins):
                     return False
                 multiply(inputs_DLW[half, layer], now_LRH[layer - 1], of_input_1G)
                 advance(cell, of_state_1G[0], of_input_1G[0], hidden, rest, work_4)

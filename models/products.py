@@ -101,13 +101,14 @@ class Weight:
         (width, self.inputs), self.dtype = matrix_NK.shape, matrix_NK.dtype
         self._rows, way = rows, _way(self.dtype)
         handles = [0, 0]
+        self._memory: tuple[Tensor | None, Tensor | None]
         if way == _KERNEL:
             blocks, bias_N = _blocks(matrix_NK), None if bias_N is None else bias_N.float()
             handles = [blocks.data_ptr(), 0 if bias_N is None else bias_N.data_ptr()]
-            self._memory = (blocks, bias_N)  # what the addresses point into
+            self._memory = blocks, bias_N  # what the addresses point into
         else:
             matrix_NK = matrix_NK.contiguous()
-            self._memory = (None if way == _PACKED else matrix_NK, bias_N)
+            self._memory = None if way == _PACKED else matrix_NK, bias_N
             weakref.finalize(self, _delete, handles)
             handles[0] = _handle(matrix_NK)
             if way == _PACKED:
@@ -288,7 +289,7 @@ def _address(numbers: Array, index: int) -> int:
 @compiled()
 def width(weight: Array) -> int:
     """Numbers that a row's product has."""
-    return weight[_WIDTH]
+    return int(weight[_WIDTH])
 
 
 @compiled()
