@@ -144,7 +144,7 @@ class Engine:
         """What rows have to show, and the seconds that it took."""
         rows, began = list(self._writing), self._clock()
         before_LPRH = self._stepper.states() if any(row.may_end_early for row in rows) else None
-        last_id_R = [row.last_id for row in rows]
+        read_R = [row.last_id for row in rows]
         steps = self._steps()
         drawn_TR = self._stepper.write(steps)
         seconds = max(self._clock() - began, SHORTEST_SECONDS)
@@ -154,16 +154,14 @@ class Engine:
             output, taken = row.take(ids)
             if output.finished or output.failed:
                 self.evict(row.id)
-                if output.finished and row.request.keep_state:
-                    hidden_LPH = row.hidden_LPH
-                    if taken < steps:  # the stepper has gone on: what is a part of the text is read again
-                        assert before_LPRH is not None
-                        read_T = np.array([last_id_R[place], *ids][:taken], np.int64)
-                        hidden_LPH = self._stepper.read(torch.from_numpy(before_LPRH[:, :, place].copy()), read_T)
-                    assert hidden_LPH is not None
-                    output = replace(output, state=row.state(hidden_LPH, output.held_back))
             elif row.allowance <= 0:
                 self._set_aside(row)
+            if output.finished and row.request.keep_state:
+                if taken < steps:  # the stepper has gone on: what is a part of the text is read again
+                    assert before_LPRH is not None
+                    read_T = np.array([read_R[place], *ids][:taken], np.int64)
+                    row.hidden_LPH = self._stepper.read(torch.from_numpy(before_LPRH[:, :, place].copy()), read_T)
+                output = replace(output, state=row.state(output.held_back))
             if output.text or output.finished or output.failed:
                 outputs.append(output)
         return outputs, seconds

@@ -229,10 +229,12 @@ class Row:
         held_back = self._stops.rest() if finished == "length" else ""
         return RowOutput(self.id, text, finished, failed, held_back), taken
 
-    def state(self, hidden_LPH: Tensor, held_back: str) -> RowState:
+    def state(self, held_back: str) -> RowState:
         """Where it stands, the last character taken not yet read."""
+        assert self.hidden_LPH is not None
         tally_V = self.tally_V & ~FORBIDDEN if self.tally_V is not None and self._counted else None
-        return RowState(hidden_LPH, self.last_id, self.position, self.request.seed, self._sample, tally_V, held_back)
+        drawn = self.request.seed, self._sample
+        return RowState(self.hidden_LPH, self.last_id, self.position, *drawn, tally_V, held_back)
 
 
 def beginning(vocabulary: Vocabulary) -> str:
