@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from models import gates, walks
-from models.products import Weight, array_of, telling_refusals
+from models.products import Weight, array_of
+from models.torch_calls import telling_refusals
 
 FEWEST_ROWS = 8
 """Of a thread, as long as there are so many: a product of fewer only reads its matrix from memory."""

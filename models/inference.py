@@ -14,8 +14,9 @@ from numba import carray
 from models.arithmetic import FASTMATH, load, sigmoid, store, tanh
 from models.gates import Array
 from models.machine_code import compiled
-from models.products import at, multiply
+from models.products import multiply
 from models.sampling import FORBIDDEN, READ, WRITTEN
+from models.torch_calls import at
 
 TANH, RELU, GRU, LSTM = range(4)
 """Which cell, by number: compiled code has no names."""

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models import pair_walk
-from models.products import Weight, array_of, telling_refusals
+from models.products import Weight, array_of
+from models.torch_calls import telling_refusals
 
 FEWEST_CHARACTERS = 2048
 """Of a text that is worth the preparations, which take some milliseconds, beside the reading."""

@@ -22,9 +22,10 @@ from models.config import ModelConfig
 from models.padded_stepper import PaddedStepper
 from models.pair_reader import PairReader, Read, worth_two_threads
 from models.precision import multiplies_bfloat16
-from models.products import Weight, array_of, telling_refusals
+from models.products import Weight, array_of
 from models.rnn import CharRNN
 from models.sampling import SamplingConfig
+from models.torch_calls import telling_refusals
 
 _CELLS = {
     "rnn_tanh": inference.TANH,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from models import pair_reader, pair_walk, products
+from models import pair_reader, pair_walk, torch_calls
 from models.config import CELLS, ModelConfig
 from models.pair_reader import FIRST_REST, PairReader, worth_two_threads
 from models.precision import multiplies_bfloat16
@@ -118,7 +118,7 @@ def test_an_error_in_one_half_ends_the_other_and_is_told(monkeypatch: pytest.Mon
     one = stepper_of("gru")
     pair = pair_of(one)
     halves = pair._halves.result()
-    halves.recurrent_DLW[1, 1, products._INPUTS] = 0  # the second half's weight of the second layer takes nothing
+    halves.recurrent_DLW[1, 1, torch_calls.INPUTS] = 0  # the second half's weight of the second layer takes nothing
     pair._most_spins = 10**12
     with pytest.raises(ValueError, match="rows of another length"):
         pair._read_together(halves, one.empty_state, IDS[:20])

@@ -8,7 +8,7 @@ import torch
 from numba import njit
 
 from benchmarks.figures import resident_mib
-from models import products
+from models import products, torch_calls
 from models.products import Weight, array_of, multiply, onednn_multiplies
 
 WAYS = ["the kernel", "oneDNN", "torch's linear"]
@@ -71,10 +71,10 @@ def test_what_torch_refuses_is_an_error_and_harms_nothing(monkeypatch: pytest.Mo
     weight, values = Weight(torch.randn(24, 12), None, 2), np.ones((2, 12), np.float32)
     out = np.zeros((2, 24), np.float32)
     of_another_type = weight.numbers.copy()
-    of_another_type[products._TYPE] = products._TORCH.aoti_torch_dtype_int32()
+    of_another_type[torch_calls.TYPE] = torch_calls.TORCH.aoti_torch_dtype_int32()
     with pytest.raises(RuntimeError, match="torch refused"):
         multiply(of_another_type, values, out)
-    assert "no reason given" not in str(products.refusal())
+    assert "no reason given" not in str(torch_calls.refusal())
     multiply(weight.numbers, values, out)
     assert out.any()
 

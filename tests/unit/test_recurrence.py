@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models import arithmetic, cells, gates, products, recurrence, walks
+from models import arithmetic, cells, gates, products, recurrence, torch_calls, walks
 from models.config import CELLS, ModelConfig
 from models.recurrence import run_layer
 from models.rnn import CharRNN
@@ -55,7 +55,7 @@ def test_a_layer_in_float32_stays_so_on_the_way_back_in_autocast(
     cell: str, by_onednn: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not by_onednn:
-        monkeypatch.setattr(products, "_way", lambda _: products._PLAIN)
+        monkeypatch.setattr(products, "_way", lambda _: torch_calls.PLAIN)
         monkeypatch.setattr(recurrence, "onednn_multiplies", lambda _: False)
     torch.manual_seed(0)
     layer, told = layer_of(cell, 5, 12), []
@@ -151,9 +151,9 @@ def test_a_character_that_is_not_known_is_refused(wrong: int) -> None:
 def test_the_reason_of_a_refusal_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """Out of memory is told from other errors by it."""
     layer = layer_of("gru", 5, 12)
-    monkeypatch.setattr(products, "_way", lambda _: products._PLAIN)
+    monkeypatch.setattr(products, "_way", lambda _: torch_calls.PLAIN)
     wrong = recurrence.Weight(torch.randn(36, 12), None, 3)
-    wrong.numbers[products._TYPE] = products._TORCH.aoti_torch_dtype_int32()
+    wrong.numbers[torch_calls.TYPE] = torch_calls.TORCH.aoti_torch_dtype_int32()
     monkeypatch.setattr(recurrence, "Weight", lambda *_: wrong)
     with pytest.raises(RuntimeError, match="torch refused a product: expected m1 and m2"):
         run_layer(layer, torch.randn(3, 4, 5), torch.zeros(1, 3, 12))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from models import inference, products, sampling, stepper
+from models import inference, products, sampling, stepper, torch_calls
 from models.config import CELLS, ModelConfig
 from models.padded_stepper import PLACES, PaddedStepper
 from models.precision import multiplies_bfloat16
@@ -147,10 +147,10 @@ def test_the_memory_of_the_folded_network_is_told_before_it_is_taken(cell: str, 
 
 def test_why_torch_refused_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """A lack of memory is known by its words."""
-    monkeypatch.setattr(products, "_way", lambda _: products._PLAIN)
+    monkeypatch.setattr(products, "_way", lambda _: torch_calls.PLAIN)
     one = Stepper(network_of("gru"), torch.float32)
     wrong = stepper._weight(torch.randn(72, 24), torch.randn(72), torch.float32)
-    wrong.numbers[products._TYPE] = products._TORCH.aoti_torch_dtype_int32()
+    wrong.numbers[torch_calls.TYPE] = torch_calls.TORCH.aoti_torch_dtype_int32()
     monkeypatch.setattr(one, "_recurrent_LW", np.stack([wrong.numbers] * 2))
     one.join(one.empty_state, 0, SamplingConfig(), 0, 0)
     with pytest.raises(RuntimeError, match="torch refused a product: "):
