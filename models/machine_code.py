@@ -18,7 +18,8 @@ import numba
 import torch
 
 HERE = Path(__file__).parent
-FILES = tuple(HERE / name for name in ("arithmetic.py", "gates.py", "inference.py", "products.py", "walks.py"))
+SOURCES = ("arithmetic.py", "gates.py", "inference.py", "likelihood.py", "products.py", "walks.py")
+FILES = tuple(HERE / name for name in SOURCES)
 VERSIONS = (numba.__version__, llvmlite.__version__, torch.__version__)
 
 

@@ -9,6 +9,7 @@ of ten would be rounded to a thirtieth. Shape suffixes as in models.inference.
 """
 
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
@@ -17,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models import inference
+from models import inference, likelihood
 from models.cells import array_of
 from models.config import ModelConfig
 from models.padded_stepper import PaddedStepper
@@ -69,6 +70,7 @@ class Stepper:
         self._recurrent_LW = np.stack([weight.numbers for weight in recurrent])
         self._inputs_LW = np.stack([np.zeros_like(recurrent[0].numbers), *(weight.numbers for weight in inputs)])
         self._work_V = np.empty(network.vocabulary_size)
+        self._powers_V = np.empty(network.vocabulary_size, np.float32)
         self._rows = _Rows.of(network.initial_state(FEWEST_PLACES), dtype)
         self._reader = _Rows.of(network.initial_state(1), dtype)
         self._empty_LPH = network.initial_state(1)[:, :, 0]
@@ -131,6 +133,44 @@ class Stepper:
         with telling_refusals():
             inference.read_text(self._cell, ids_T, *self._weights, *self._reader.states)
         return self._reader.state(0)
+
+    def lanes(self, number: int) -> "_Rows":
+        """So many texts that are to be scored side by side, of which nothing has been read."""
+        L, P, H = self._empty_LPH.shape
+        return _Rows.of(torch.zeros(L, P, number, H), self.dtype)
+
+    def forget(self, lanes: "_Rows", place: int) -> None:
+        """Of the lane at `place` nothing has been read."""
+        lanes.put_state(place, self._empty_LPH)
+
+    def read_lanes(self, lanes: "_Rows", ids_TR: NDArray[np.int64]) -> None:
+        """Each lane reads its column."""
+        for first, last in self._together(ids_TR.shape[1]):
+            with telling_refusals():
+                likelihood.read_lanes(self._cell, ids_TR, first, last, *self._weights, *lanes.states)
+
+    def score_lanes(
+        self,
+        lanes: "_Rows",
+        ids_TR: NDArray[np.int64],
+        scores_TR: NDArray[np.float32],
+        top_ids_TRK: NDArray[np.int32],
+        top_scores_TRK: NDArray[np.float32],
+    ) -> None:
+        """Each lane reads its column but the last character. Filled in is the score of what follows each (its
+        log-probability in nats, -9999 or more; NaN where the network answers nothing finite), and the likeliest
+        alternatives, of which there may be none, and no more than the vocabulary has."""
+        for first, last in self._together(ids_TR.shape[1]):
+            with telling_refusals():
+                likelihood.score_lanes(
+                    *(self._cell, ids_TR, first, last, lanes.states_LPRH, self._output.numbers),
+                    *(scores_TR, top_ids_TRK, top_scores_TRK, self._powers_V, *self._weights, *lanes.states),
+                )
+
+    def _together(self, rows: int) -> Iterator[tuple[int, int]]:
+        """The rows whose products are made at once: first and before last."""
+        number = MOST_TRIED_ROWS if self.row_invariant else 1
+        return ((first, min(first + number, rows)) for first in range(0, rows, number))
 
     @property
     def _weights(self) -> tuple[NDArray[Any], ...]:
@@ -199,11 +239,14 @@ class _Rows:
 
 def compile_first() -> None:
     """Have everything compiled, which takes ten seconds once on a machine, before a stream waits for it."""
-    network = CharRNN(ModelConfig(hidden_size=1, embedding_size=1), vocabulary_size=1)
-    stepper = stepper_of(network)
+    stepper = Stepper(CharRNN(ModelConfig(hidden_size=1, embedding_size=1), vocabulary_size=1), _type_on_cpu())
     state_LPH = stepper.read(stepper.empty_state, np.zeros(1, np.int64))
     stepper.join(state_LPH, 0, SamplingConfig(), 0, 0)
     stepper.write(1)
+    lanes, ids_TR = stepper.lanes(1), np.zeros((2, 1), np.int64)
+    stepper.read_lanes(lanes, ids_TR)
+    top_ids_TRK, top_scores_TRK = np.empty((1, 1, 1), np.int32), np.empty((1, 1, 1), np.float32)
+    stepper.score_lanes(lanes, ids_TR, np.empty((1, 1), np.float32), top_ids_TRK, top_scores_TRK)
 
 
 def stepper_of(network: CharRNN) -> Stepper | PaddedStepper:

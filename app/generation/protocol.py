@@ -7,6 +7,8 @@ To the process (`do`):
     begin    database_url, device    the first message; not arguments: every user of the machine can read those
     admit    row, blob, request{prompt,unknown,max_characters,seed,temperature,top_k,top_p,min_p,stop},
              characters (granted)
+    score    row, blob, request{unknown,top}, characters (granted, of the document that tells the scores)
+    feed     row, text, last     a piece of the text to score, when the row wants one
     grant    row, characters     it may write so many more
     evict    row
     inspect  call, blob          is this a usable model file?
@@ -15,6 +17,7 @@ To the process (`do`):
 From the process (`is`):
     ready
     admitted  row
+    wants     row                the next piece of the text that it is to score
     refused   row or call, code, detail, and fields that explain it
     text      rows: [[row, text, finish_reason or null], ...]
     failed    row, detail        in the midst of writing

@@ -1,11 +1,12 @@
 """One stream: the text of one row, from the generation process to whoever reads it, and what can go wrong.
 
 Knows the link that its row is on, not HTTP. Belongs to the event loop. Invariant: at most `GRANTED_CHARACTERS` (and the
-end of a text, held back for a stop string) wait here, since the process is granted more only as they are read.
+end of a text, held back for a stop string; of a score `GRANTED_OF_SCORE`, and a piece) wait here, since the process is
+granted more only as they are read.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, Self
 
 from app.generation.link import Link
@@ -13,7 +14,10 @@ from app.generation.protocol import Message
 
 GRANTED_CHARACTERS = 4096
 """How far a row may write ahead of its reader: a second's work, and at most 16 KiB."""
-GRANT_AGAIN = GRANTED_CHARACTERS // 4
+GRANTED_OF_SCORE = 131_072
+"""Of the document that tells a score: nine for each character of the text, of which there are 400,000 in a second."""
+FED_CHARACTERS = 8192
+"""Of a text to score that go to the process at once, which then works on it for a millisecond or two."""
 
 
 class GenerationError(Exception):
@@ -59,7 +63,9 @@ class Stream:
         self._pieces: list[str] = []
         self._failure: GenerationError | None = None
         self._changed = asyncio.Event()
+        self._granted = GRANTED_CHARACTERS
         self._ungranted = 0
+        self._unsent: Iterator[tuple[str, bool]] = iter(())
         self._evicted = False
 
     def __aiter__(self) -> Self:
@@ -82,7 +88,7 @@ class Stream:
 
     def _grant(self, characters: int) -> None:
         self._ungranted += characters
-        if self._ungranted >= GRANT_AGAIN and self.link is not None:
+        if self._ungranted >= self._granted // 4 and self.link is not None:
             self.link.say({"do": "grant", "row": self.id, "characters": self._ungranted})
             self._ungranted = 0
 
@@ -106,6 +112,19 @@ class Stream:
         characters = request.pop("characters")
         link.say({"do": "admit", "row": self.id, "blob": blob_id, "request": request, "characters": characters})
 
+    def score(self, link: Link, blob_id: str, request: Message) -> None:
+        """Ask the process for a row that scores a text, and hold that ready."""
+        self.link = link
+        self._granted = GRANTED_OF_SCORE
+        self._unsent = _pieces(request.pop("text"))
+        message = {"do": "score", "row": self.id, "blob": blob_id, "request": request, "characters": self._granted}
+        link.say(message)
+
+    def feed(self) -> None:
+        """The process wants the next piece of the text to score."""
+        if self.link is not None and (piece := next(self._unsent, None)):
+            self.link.say({"do": "feed", "row": self.id, "text": piece[0], "last": piece[1]})
+
     def set_admitted(self) -> None:
         """The process has a row for it."""
         if not self.admitted.done():
@@ -126,3 +145,10 @@ class Stream:
             refused = isinstance(failure, GenerationRefused)
             self.admitted.set_exception(failure if refused else GenerationUnavailable(str(failure)))
         self._changed.set()
+
+
+def _pieces(text: str) -> Iterator[tuple[str, bool]]:
+    """A text, cut, and of each piece whether it is the last."""
+    for begin in range(0, len(text), FED_CHARACTERS):
+        end = begin + FED_CHARACTERS
+        yield text[begin:end], end >= len(text)

@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +24,7 @@ from app.generation.stream import (
     StreamFailed,
     TooManyStreams,
 )
-from app.schemas import GenerateRequest
+from app.schemas import GenerateRequest, ScoreRequest
 from app.settings import Settings
 
 __all__ = ["Generation", "GenerationRefused", "GenerationUnavailable", "Stream", "StreamFailed", "TooManyStreams"]
@@ -116,9 +117,16 @@ class Generation:
     async def admit(self, stream: Stream, request: GenerateRequest, blob_id: str, seed: int) -> None:
         """The stream begins, and belongs to the weights in `blob_id`. Raises GenerationRefused, GenerationUnavailable;
         then, or if it is cancelled, the stream is evicted."""
+        await self._begin(stream, lambda link: stream.admit(link, blob_id, _fields(request, seed)))
+
+    async def score(self, stream: Stream, request: ScoreRequest, blob_id: str) -> None:
+        """As `admit`, of a stream whose text is a document: the fields that tell the scores, ready to end an object."""
+        await self._begin(stream, lambda link: stream.score(link, blob_id, request.model_dump(exclude={"model"})))
+
+    async def _begin(self, stream: Stream, ask: Callable[[Link], None]) -> None:
         try:
             link = await self._ready_link()
-            stream.admit(link, blob_id, _fields(request, seed))
+            ask(link)
             async with asyncio.timeout(self._patience.admit):
                 await stream.admitted
         except TimeoutError:
@@ -233,6 +241,9 @@ class Generation:
             case "admitted":
                 if stream := self._streams.get(message["row"]):
                     stream.set_admitted()
+            case "wants":
+                if stream := self._streams.get(message["row"]):
+                    stream.feed()
             case "refused":
                 self._refuse(message)
             case "failed":

@@ -5,32 +5,29 @@ answered by a problem before the first character; the connection to the store is
 """
 
 import secrets
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from pydantic import BaseModel
-from starlette.concurrency import run_in_threadpool
 
 from app.errors import invalid
-from app.generation.streams import Generation, GenerationRefused, Stream
+from app.generation.streams import Generation, Stream
 from app.negotiation import negotiated
 from app.openapi import body, problems
+from app.routes.admission import admitted
 from app.routes.dependencies import Configured, Generating, StoredIn
 from app.routes.generation_responses import Events, PlainText, Told, nobody_listens, while_connected, whole_text
 from app.schemas import GenerateQuery, GenerateRequest
 from app.settings import Settings
 from app.store.database import Database
-from app.store.trained_models import Checkpoint, Model, find_checkpoint, quarantine
 
 router = APIRouter(tags=["generate"])
 
 OFFERED = (PlainText.media_type, Events.media_type, "application/json")
 SEEDS = 2**53
 """A drawn seed is below this: JavaScript holds it exactly."""
-PASSED_OVER = ("checkpoint_corrupted", "checkpoint_gone")
-"""Why another checkpoint is tried: the best is damaged, or was replaced by a newer one since it was found."""
-TRIES = 5
 
 
 class GeneratedDocument(BaseModel):
@@ -98,7 +95,8 @@ class _Generating:
         self._check_prompt(asked.prompt)
         seed = secrets.randbelow(SEEDS) if asked.seed is None else asked.seed
         receive = self._request.receive
-        opened = await while_connected(receive, self._open(asked, seed))
+        admit = partial(self._admit, asked, seed)
+        opened = await while_connected(receive, admitted(self._generation, self._database, asked.model, admit))
         if opened is None:
             return nobody_listens()
         model, checkpoint, stream = opened
@@ -112,24 +110,5 @@ class _Generating:
         if len(prompt) > limit:
             raise invalid("prompt", f"must have at most {limit} characters, not {len(prompt)}", code="prompt_too_long")
 
-    async def _open(self, asked: GenerateRequest, seed: int) -> tuple[Model, Checkpoint, Stream]:
-        """An admitted stream of the best checkpoint that can be read.
-
-        Raises NotFound, GenerationRefused, TooManyStreams, GenerationUnavailable.
-        """
-        for tries_left in reversed(range(TRIES)):
-            stream = self._generation.hold_place()
-            try:
-                model, checkpoint = await run_in_threadpool(find_checkpoint, self._database, asked.model)
-                await self._generation.admit(stream, asked, checkpoint.blob_id, seed)
-            except GenerationRefused as refused:
-                is_damaged = refused.code == "checkpoint_corrupted"
-                found_again = is_damaged and not await run_in_threadpool(quarantine, self._database, checkpoint)
-                if refused.code not in PASSED_OVER or found_again or not tries_left:
-                    raise
-            except BaseException:
-                stream.evict()
-                raise
-            else:
-                return model, checkpoint, stream
-        raise AssertionError("the last try returns or raises")
+    async def _admit(self, asked: GenerateRequest, seed: int, stream: Stream, blob_id: str) -> None:
+        await self._generation.admit(stream, asked, blob_id, seed)

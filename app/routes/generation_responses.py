@@ -8,7 +8,7 @@ off is never taken for a whole one.
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -27,6 +27,11 @@ SEND_SECONDS = 30.0
 SILENT_SECONDS = 15.0
 """Server-sent events: a comment after so long without text, as while a long prompt is read; a proxy would give up."""
 
+STREAMED = {
+    "X-Accel-Buffering": "no",  # nginx would hold the text back
+    "Cache-Control": "no-store",
+}
+
 T = TypeVar("T")
 
 
@@ -43,8 +48,7 @@ class Told:
             "X-Seed": str(self.seed),
             "X-Model": self.model,
             "X-Checkpoint-Step": str(self.checkpoint_step),
-            "X-Accel-Buffering": "no",  # nginx would hold the text back
-            "Cache-Control": "no-store",
+            **STREAMED,
         }
 
     def ending(self, stream: Stream) -> dict[str, Any]:
@@ -60,10 +64,9 @@ class Told:
 class RowResponse(StreamingResponse):
     """A response that owns a row."""
 
-    def __init__(self, stream: Stream, told: Told) -> None:
+    def __init__(self, stream: Stream, headers: Mapping[str, str]) -> None:
         self._stream = stream
-        self._told = told
-        super().__init__(self._body(), headers=told.headers())
+        super().__init__(self._body(), headers=headers)
 
     def _body(self) -> AsyncIterator[bytes]:
         raise NotImplementedError
@@ -80,7 +83,15 @@ class RowResponse(StreamingResponse):
             self._stream.evict()
 
 
-class PlainText(RowResponse):
+class TextResponse(RowResponse):
+    """A response whose row writes a text."""
+
+    def __init__(self, stream: Stream, told: Told) -> None:
+        self._told = told
+        super().__init__(stream, told.headers())
+
+
+class PlainText(TextResponse):
     """The characters as they are written, and nothing else."""
 
     media_type = "text/plain"
@@ -90,14 +101,14 @@ class PlainText(RowResponse):
             yield text.encode()
 
 
-class Events(RowResponse):
+class Events(TextResponse):
     """`data: {"text": ...}` again and again, last `event: done` or `event: error`."""
 
     media_type = "text/event-stream"
 
     async def _body(self) -> AsyncIterator[bytes]:
         try:
-            async for text in _or_silence(self._stream):
+            async for text in or_silence(self._stream):
                 yield KEEPALIVE_COMMENT if text is None else format_sse_event(data_str=_json({"text": text}))
         except StreamFailed as error:
             log.warning("a stream broke off: %s", error)
@@ -150,7 +161,7 @@ async def _collect(stream: Stream) -> str:
     return "".join([text async for text in stream])
 
 
-async def _or_silence(stream: Stream) -> AsyncIterator[str | None]:
+async def or_silence(stream: Stream) -> AsyncIterator[str | None]:
     """The stream's texts; None whenever there was none for a while."""
     with suppress(StopAsyncIteration):
         while True:
