@@ -207,6 +207,30 @@ def generate(
         raise typer.Exit(130) from None
 
 
+@cli.command()
+def score(
+    model: Annotated[str, typer.Argument(help="Id or name of a model, or name@step for one checkpoint.")],
+    file: Annotated[Path, typer.Argument(help="A text in UTF-8.", exists=True, dir_okay=False, readable=True)],
+    skip_unknown: Annotated[bool, typer.Option("--skip-unknown", help="Leave out what MODEL does not know.")] = False,
+    url: Url = None,
+) -> None:
+    """Tell how well MODEL predicts the text of FILE."""
+    unknown = "skip" if skip_unknown else "refuse"
+    try:
+        request = {"model": model, "text": file.read_bytes().decode("utf-8-sig"), "unknown": unknown}
+        scores = Client(url or _default_url()).call("POST", "/score", json=request)
+    except UnicodeDecodeError as error:
+        fail(f"{file} is not UTF-8: {error}")
+    except ClientError as error:
+        fail(error)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    sys.stdout.write(
+        f"{scores['bits_per_character']:.4f} bits per character, perplexity {scores['perplexity']:.3f} "
+        f"({scores['characters']:,} characters, {scores['characters_per_second']:,.0f} a second)\n"
+    )
+
+
 def print_stream(client: Client, request: dict[str, Any]) -> None:
     """Write a generation to standard output as it comes, its prompt before it. Raises ClientError."""
     before = request.get("prompt", "")

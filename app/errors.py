@@ -107,7 +107,7 @@ def refusal(error: GenerationRefused, field: str | None = None) -> Problem:
     if error.code == "checkpoint_corrupted":
         return _corrupted(error)
     if error.code == "unknown_character":
-        field = "prompt"
+        field = field or "prompt"
     if field is None:
         return Problem(422, error.code, str(error), **error.fields)
     if error.code == "invalid_checkpoint":

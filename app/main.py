@@ -25,7 +25,7 @@ from app.generation.streams import Generation
 from app.head_requests import AnswerHead
 from app.openapi import DESCRIPTION, TAGS, describe, operation_id, problems
 from app.origin_check import RefuseOtherOrigins
-from app.routes import corpora, generate, health, job_history, jobs, models
+from app.routes import corpora, generate, health, job_history, jobs, models, score
 from app.schemas import MAX_CHARACTER_SET, MAX_STATE_CHARACTERS
 from app.settings import MIB, Settings
 from app.shutdown import EndWithService
@@ -111,6 +111,7 @@ def _add_routes(app: FastAPI, settings: Settings) -> None:
     calls.include_router(models.router, max_body_size=MIB, responses=unready)
     texts_and_states = MAX_STATE_CHARACTERS + ESCAPED_BYTES * (settings.max_prompt_characters + 2 * MAX_CHARACTER_SET)
     calls.include_router(generate.router, max_body_size=MIB + texts_and_states)
+    calls.include_router(score.router, max_body_size=MIB + ESCAPED_BYTES * settings.max_score_characters)
     app.include_router(calls)
     app.include_router(health.router, max_body_size=MIB)
 

@@ -21,7 +21,7 @@ Charsmith trains character-level recurrent networks on your texts and streams wh
    does nothing.)
 2. Train on it: `POST /jobs`. Look how far it is with `GET /jobs/{id}`, and at its loss curve with
    `GET /jobs/{id}/loss.png`.
-3. Let the model write: `POST /generate`, from its first checkpoint on.
+3. Let the model write: `POST /generate`, from its first checkpoint on. How likely it finds a text: `POST /score`.
 
 On this page every request is filled in for a text of the name `shakespeare`, and runs as it stands once there is one,
 or for models once there is a checkpoint: Execute is all there is to click. A text of another name, also one that was
@@ -37,7 +37,7 @@ TAGS = [
     {"name": "corpora", "description": "Texts to train on."},
     {"name": "jobs", "description": "Trainings: queued, running, finished."},
     {"name": "models", "description": "What trainings produced."},
-    {"name": "generate", "description": "Text written by a model."},
+    {"name": "generate", "description": "Text written by a model, and how likely it finds a text."},
     {"name": "health", "description": "Whether the service can work."},
 ]
 

@@ -16,8 +16,10 @@ from models.config import MODEL_RANGES, TRAINING_RANGES, Cell, Normalization, Pr
 
 def _no_surrogates(text: str) -> str:
     """JSON can spell half a surrogate pair; it is no character, and nothing downstream could encode it."""
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        raise ValueError("holds half a surrogate pair, which is no character")
+    try:
+        text.encode()  # ten million characters in 40 ms at most; to look at each in Python took ten times as long
+    except UnicodeEncodeError:
+        raise ValueError("holds half a surrogate pair, which is no character") from None
     return text
 
 
@@ -159,6 +161,39 @@ class GenerateQuery(GenerateRequest):
     model_config = ConfigDict(strict=False)
 
     _check_digits = field_validator("max_characters", "top_k", "seed", "n", mode="before")(_only_digits)
+
+
+class ScoreRequest(Request):
+    """Which text to score, with which model."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "model": "shakespeare",
+                    "text": "To be, or not to be, that is the question:\n",
+                    "unknown": "skip",  # so that it runs whatever the text's alphabet
+                    "top": 3,
+                }
+            ]
+        },
+    )
+
+    model: Text = Field(
+        min_length=1,
+        max_length=200,
+        description="Id or name of a model, or `name@step` for one checkpoint; a name means its newest model.",
+        examples=["shakespeare"],
+    )
+    text: Text = Field(min_length=1, description="Text to score. Goes through the model's normalization.")
+    unknown: Literal["refuse", "skip"] = Field(
+        default="refuse",
+        description="What to do about characters of the text that the model does not know: answer 422, naming the "
+        "first one, or leave them all out.",
+    )
+    top: int = Field(
+        default=0, ge=0, le=20, description="So many of the likeliest characters are told at each position as well."
+    )
 
 
 def _add_ranges(schema: dict[str, Any]) -> None:

@@ -63,7 +63,10 @@ class Settings(BaseSettings):
     max_corpus_bytes: int = Field(GIB, ge=1, le=1024 * GIB, description="Largest text that can be uploaded.")
     max_model_bytes: int = Field(2 * GIB, ge=1, le=1024 * GIB, description="Largest model file that can be uploaded.")
     max_prompt_characters: int = Field(100_000, ge=0, le=10_000_000, description="Longest prompt of a generation.")
-    max_streams: int = Field(64, ge=1, le=100_000, description="Generations at the same time; more are told to wait.")
+    max_score_characters: int = Field(10_000_000, ge=1, le=100_000_000, description="Longest text that can be scored.")
+    max_streams: int = Field(
+        64, ge=1, le=100_000, description="Generations and scores at the same time; more are told to wait."
+    )
     max_queued_jobs: int = Field(
         1_000, ge=1, le=1_000_000, description="Jobs that may wait; more are told to come later."
     )

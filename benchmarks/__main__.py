@@ -18,6 +18,7 @@ from benchmarks.options import Options, read_options
 from benchmarks.quality import measure_quality
 from benchmarks.sampling import measure_sampling
 from benchmarks.scale import measure_scale
+from benchmarks.scoring import measure_scoring
 from benchmarks.service import measure_service
 from benchmarks.speed import measure_speed
 from benchmarks.upload import measure_upload
@@ -36,7 +37,7 @@ def _upload(folder: Path, options: Options) -> list[Report]:
 MEASURES: dict[str, Measure] = {
     "service": _service,
     "upload": _upload,
-    "sampling": lambda _, options: measure_sampling(options),
+    "sampling": lambda _, options: [*measure_sampling(options), measure_scoring(options)],
     "speed": lambda _, options: measure_speed(options),
     "scale": measure_scale,
     "quality": measure_quality,

@@ -18,7 +18,10 @@ import numba
 import torch
 
 HERE = Path(__file__).parent
-NAMES = ("arithmetic", "gates", "inference", "pair_walk", "products", "sampling", "torch_calls", "walks")
+NAMES = (
+    *("arithmetic", "gates", "inference", "likelihood", "pair_walk"),
+    *("products", "sampling", "torch_calls", "walks"),
+)
 """Files with compiled functions, and with the constants that become a part of them."""
 FILES = tuple(HERE / f"{name}.py" for name in NAMES)
 VERSIONS = (numba.__version__, llvmlite.__version__, torch.__version__)

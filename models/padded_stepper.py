@@ -7,6 +7,7 @@ Shape suffixes as in models.stepper.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from models.likelihood import LOWEST
 from models.rnn import CharRNN
 from models.sampling import WRITTEN, NotFinite, SamplingConfig, draw, uniform
 
 PLACES = 32
+WINDOW = 16
+"""Characters of each lane whose logits are there at once, in float64."""
 
 
 class PaddedStepper:
@@ -95,6 +99,43 @@ class PaddedStepper:
         """As Stepper's."""
         return self.read
 
+    def lanes(self, number: int) -> "_Lanes":
+        """As Stepper's."""
+        return _Lanes(self._network.initial_state(number, self._device))
+
+    def forget(self, lanes: "_Lanes", place: int) -> None:
+        """As Stepper's."""
+        lanes.state_LPRH[:, :, place] = 0
+
+    @torch.no_grad()
+    def read_lanes(self, lanes: "_Lanes", ids_TR: NDArray[np.int64]) -> None:
+        """As Stepper's."""
+        _, lanes.state_LPRH = self._network.read(self._columns(ids_TR), lanes.state_LPRH)
+
+    @torch.no_grad()
+    def score_lanes(
+        self,
+        lanes: "_Lanes",
+        ids_TR: NDArray[np.int64],
+        scores_TR: NDArray[np.float32],
+        top_ids_TRK: NDArray[np.int32],
+        top_scores_TRK: NDArray[np.float32],
+    ) -> None:
+        """As Stepper's; here it may be rounded otherwise when it is cut otherwise."""
+        for begin in range(0, len(scores_TR), WINDOW):
+            part = slice(begin, min(begin + WINDOW, len(scores_TR)))
+            targets_RT1 = self._columns(ids_TR[1:][part])[:, :, None]
+            logits_RTV, lanes.state_LPRH = self._network(self._columns(ids_TR[part]), lanes.state_LPRH)
+            scores_RTV = logits_RTV.double().log_softmax(2).clamp(LOWEST, 0)
+            scores_TR[part] = scores_RTV.gather(2, targets_RT1)[:, :, 0].T.cpu().numpy()
+            if number := top_ids_TRK.shape[2]:
+                ids_RTK = logits_RTV.argsort(dim=2, descending=True, stable=True)[:, :, :number]
+                top_ids_TRK[part] = ids_RTK.transpose(0, 1).cpu().numpy()
+                top_scores_TRK[part] = scores_RTV.gather(2, ids_RTK).transpose(0, 1).cpu().numpy()
+
+    def _columns(self, ids_TR: NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(ids_TR).to(self._device).T
+
     def _place(self, place: int) -> Tensor:
         return self._batches_LPRH[place // PLACES][:, :, place % PLACES]
 
@@ -121,3 +162,10 @@ class PaddedStepper:
         if tally_V is not None:
             tally_V[drawn] += WRITTEN
         return drawn
+
+
+@dataclass
+class _Lanes:
+    """The states of texts that are scored side by side."""
+
+    state_LPRH: Tensor

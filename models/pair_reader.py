@@ -125,6 +125,16 @@ def _agree(whole: Weight, halves: Sequence[Weight]) -> bool:
     return True
 
 
+def compile_first(dtype: torch.dtype) -> None:
+    """Have the reading by two threads compiled."""
+    table_VG, ids_T = array_of(torch.zeros(1, 2, dtype=dtype)), np.zeros(0, np.int64)
+    states_LPH, narrow_2LRH = np.zeros((1, 1, 2), np.float32), array_of(torch.zeros(2, 1, 1, 2, dtype=dtype))
+    weight, sync = Weight(torch.zeros(2, 2, dtype=dtype), None, 1), np.zeros(pair_walk.SYNC_NUMBERS, np.int64)
+    weights_DLW = np.stack([weight.numbers] * 2)[:, None]
+    pair_walk.read_half(0, ids_T, 0, 0, sync, states_LPH, narrow_2LRH, table_VG, weights_DLW, weights_DLW)
+    pair_walk.give_up(sync)
+
+
 def worth_two_threads(characters: int, weight: Weight) -> bool:
     """Whether a text of so many characters, and the largest weight of a layer, may gain by a second thread."""
     fits = weight.inputs % 2 == 0 and weight.bytes >= FEWEST_WEIGHT_BYTES

@@ -9,6 +9,7 @@ of ten would be rounded to a thirtieth. Shape suffixes as in models.inference.
 """
 
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
@@ -17,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models import inference
+from models import inference, likelihood, pair_reader
 from models.config import ModelConfig
 from models.padded_stepper import PaddedStepper
 from models.pair_reader import PairReader, Read, worth_two_threads
@@ -69,14 +70,12 @@ class Stepper:
             self._output = _weight(network.output.weight, network.output.bias, torch.float32)
         self._recurrent_LW = np.stack([weight.numbers for weight in recurrent])
         self._inputs_LW = np.stack([np.zeros_like(recurrent[0].numbers), *(weight.numbers for weight in inputs)])
-        self._sums_2RG, self._logits_RV = _working_room(0, *self._table_VG.shape)
+        self._make_room(1)
         self._work_V = np.empty(network.vocabulary_size)
+        self._work_4 = np.empty(4 * network.config.hidden_size, np.float32)
+        self._powers_V = np.empty(network.vocabulary_size, np.float32)
         self._rows = _Rows.of(network.initial_state(FEWEST_PLACES), dtype)
         self._reader = _Rows.of(network.initial_state(1), dtype)
-        self._read_sums_2RG, self._work_4 = (
-            np.empty((2, 1, len(input_bias_G)), np.float32),
-            np.empty(4 * network.config.hidden_size, np.float32),
-        )
         self._empty_LPH = network.initial_state(1)[:, :, 0]
         self.bytes = _bytes(network, dtype)
         """Memory of the network."""
@@ -142,16 +141,13 @@ class Stepper:
         """The ids of the next characters of all rows [T, R]; -1 where the network answers nothing finite, after which
         what a row writes means nothing."""
         drawn_TR, rows = np.empty((steps, self._length), np.int64), self._rows
-        together = MOST_TRIED_ROWS if self.row_invariant else 1
-        if len(self._logits_RV) < min(together, self._length):
-            self._sums_2RG, self._logits_RV = _working_room(min(together, len(rows.ids_R)), *self._table_VG.shape)
-        for first in range(0, self._length, together):
+        network = self._network(rows, len(rows.ids_R))
+        for first, last in self._together(self._length):
             with telling_refusals():
                 inference.write_characters(
-                    *(self._cell, rows.ids_R, first, min(first + together, self._length), rows.states_LPRH),
-                    *(self._output.numbers, rows.numbers_R6, rows.top_k_R, rows.keys_R, rows.positions_R),
-                    *(rows.tallies_R, drawn_TR, self._logits_RV, self._work_V),
-                    *(*self._weights, *rows.states, self._sums_2RG, self._work_4),
+                    *(self._cell, rows.ids_R, first, last, rows.states_LPRH, self._output.numbers, rows.numbers_R6),
+                    *(rows.top_k_R, rows.keys_R, rows.positions_R, rows.tallies_R, drawn_TR),
+                    *(self._logits_RV, self._work_V, *network),
                 )
         return drawn_TR
 
@@ -159,9 +155,7 @@ class Stepper:
         """The state [L, P, H] after more characters, of which there may be none."""
         self._reader.put_state(0, state_LPH)
         with telling_refusals():
-            inference.read_text(
-                *(self._cell, ids_T, *self._weights, *self._reader.states, self._read_sums_2RG, self._work_4)
-            )
+            inference.read_text(self._cell, ids_T, *self._network(self._reader, 1))
         return self._reader.state(0)
 
     def reader(self, characters: int) -> Read:
@@ -170,14 +164,60 @@ class Stepper:
             return self.read
         return PairReader(self._cell, self._table_VG, self._recurrent, self._inputs, self.read)
 
+    def lanes(self, number: int) -> "_Rows":
+        """So many texts that are to be scored side by side, of which nothing has been read."""
+        L, P, H = self._empty_LPH.shape
+        return _Rows.of(torch.zeros(L, P, number, H), self.dtype)
+
+    def forget(self, lanes: "_Rows", place: int) -> None:
+        """Of the lane at `place` nothing has been read."""
+        lanes.put_state(place, self._empty_LPH)
+
+    def read_lanes(self, lanes: "_Rows", ids_TR: NDArray[np.int64]) -> None:
+        """Each lane reads its column."""
+        network = self._network(lanes, ids_TR.shape[1])
+        for first, last in self._together(ids_TR.shape[1]):
+            with telling_refusals():
+                likelihood.read_lanes(self._cell, ids_TR, first, last, *network)
+
+    def score_lanes(
+        self,
+        lanes: "_Rows",
+        ids_TR: NDArray[np.int64],
+        scores_TR: NDArray[np.float32],
+        top_ids_TRK: NDArray[np.int32],
+        top_scores_TRK: NDArray[np.float32],
+    ) -> None:
+        """Each lane reads its column but the last character. Filled in is the score of what follows each (its
+        log-probability in nats, -9999 or more; NaN where the network answers nothing finite), and the likeliest
+        alternatives, of which there may be none, and no more than the vocabulary has."""
+        network = self._network(lanes, ids_TR.shape[1])
+        for first, last in self._together(ids_TR.shape[1]):
+            with telling_refusals():
+                likelihood.score_lanes(
+                    *(self._cell, ids_TR, first, last, lanes.states_LPRH, self._output.numbers),
+                    *(scores_TR, top_ids_TRK, top_scores_TRK, self._logits_RV, self._powers_V, *network),
+                )
+
+    def _together(self, rows: int) -> Iterator[tuple[int, int]]:
+        """The rows whose products are made at once: first and before last."""
+        number = self._most_together
+        return ((first, min(first + number, rows)) for first in range(0, rows, number))
+
     @property
-    def _weights(self) -> tuple[NDArray[Any], ...]:
-        return self._table_VG, self._recurrent_LW, self._inputs_LW
+    def _most_together(self) -> int:
+        return MOST_TRIED_ROWS if self.row_invariant else 1
 
+    def _network(self, rows: "_Rows", number: int) -> tuple[NDArray[Any], ...]:
+        """What models.inference calls a network, with room to work in for so many rows, as far as they go at once."""
+        if len(self._logits_RV) < min(number, self._most_together):
+            self._make_room(min(number, self._most_together))
+        weights = self._table_VG, self._recurrent_LW, self._inputs_LW
+        return *weights, rows.states_LPRH, rows.narrow_LRH, self._sums_2RG, self._work_4
 
-def _working_room(rows: int, V: int, G: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """For sums of gates [2, R, G], and logits [R, V]."""
-    return np.empty((2, rows, G), np.float32), np.empty((rows, V), np.float32)
+    def _make_room(self, rows: int) -> None:
+        V, G = self._table_VG.shape
+        self._sums_2RG, self._logits_RV = np.empty((2, rows, G), np.float32), np.empty((rows, V), np.float32)
 
 
 def _weight(matrix: Tensor, bias: Tensor, dtype: torch.dtype) -> Weight:
@@ -213,10 +253,6 @@ class _Rows:
         keys_R, numbers_R6 = np.zeros(R, np.uint64), np.zeros((R, 6))
         return cls(states_LPRH.numpy(), narrow_LRH, ids_R, numbers_R6, top_k_R, keys_R, positions_R, tallies_R)
 
-    @property
-    def states(self) -> tuple[NDArray[Any], ...]:
-        return self.states_LPRH, self.narrow_LRH
-
     def state(self, place: int) -> Tensor:
         return torch.from_numpy(self.states_LPRH[:, :, place].copy())
 
@@ -240,12 +276,16 @@ class _Rows:
 
 
 def compile_first() -> None:
-    """Have everything compiled, which takes ten seconds once on a machine, before a stream waits for it."""
-    network = CharRNN(ModelConfig(hidden_size=1, embedding_size=1), vocabulary_size=1)
-    stepper = stepper_of(network)
+    """Have everything compiled, which takes fifteen seconds once on a machine, before a stream waits for it."""
+    stepper = Stepper(CharRNN(ModelConfig(hidden_size=1, embedding_size=1), vocabulary_size=1), _type_on_cpu())
     state_LPH = stepper.read(stepper.empty_state, np.zeros(1, np.int64))
     stepper.join(state_LPH, 0, SamplingConfig(), 0, 0)
     stepper.write(1)
+    lanes, ids_TR = stepper.lanes(1), np.zeros((2, 1), np.int64)
+    stepper.read_lanes(lanes, ids_TR)
+    top_ids_TRK, top_scores_TRK = np.empty((1, 1, 1), np.int32), np.empty((1, 1, 1), np.float32)
+    stepper.score_lanes(lanes, ids_TR, np.empty((1, 1), np.float32), top_ids_TRK, top_scores_TRK)
+    pair_reader.compile_first(_type_on_cpu())
 
 
 def stepper_of(network: CharRNN) -> Stepper | PaddedStepper:

@@ -10,14 +10,17 @@ import base64
 import contextlib
 import dataclasses
 import logging
+import math
 import os
 import selectors
 import socket
+import time
 
 import torch
 
 from app.generation.outbox import Outbox
 from app.generation.protocol import Decoder, Message
+from app.generation.scoring import Scoring
 from app.generation.shelf import Decoded, Refused, Shelf
 from app.processes import end_with_parent, parent_socket
 from app.store.database import open_database
@@ -42,7 +45,8 @@ class Process:
         self._selector.register(connection, selectors.EVENT_READ, self._receive)
         self._selector.register(woken, selectors.EVENT_READ, lambda: bool(woken.recv(4096)))
         self._shelf = Shelf(open_database(database_url), device, lambda: self._waker.sendall(b"\0"))
-        self._waiting: dict[str, list[Message]] = {}  # admit and inspect commands, by the blob that is being read
+        self._scoring = Scoring(self._shelf, self._outbox)
+        self._waiting: dict[str, list[Message]] = {}  # commands, by the blob that is being read
         self._home: dict[int, Engine] = {}
         self._fresh: set[int] = set()  # rows that have written nothing yet
         self._characters = 0
@@ -53,13 +57,19 @@ class Process:
         while self._hear():
             for blob_id, result in self._shelf.loaded():
                 self._answer_waiting(blob_id, result)
-            for engine in list(self._shelf.engines):
-                for output in engine.step():
-                    self._report(output)
+            self._scoring.advance(self._step_engines())
             self._outbox.flush_if_due(idle=not self._busy())
 
+    def _step_engines(self) -> float:
+        """The seconds that it took; more than there are if there was nothing to do."""
+        began, engines = time.perf_counter(), list(self._shelf.engines)
+        for engine in engines:
+            for output in engine.step():
+                self._report(output)
+        return time.perf_counter() - began if engines else math.inf
+
     def _busy(self) -> bool:
-        return any(True for _ in self._shelf.engines)
+        return self._scoring.busy or any(True for _ in self._shelf.engines)
 
     def _hear(self) -> bool:
         """Take in what there is; wait for it if there is nothing else to do. False: the service is gone."""
@@ -74,11 +84,14 @@ class Process:
 
     def _obey(self, message: Message) -> None:
         match message["do"]:
-            case "admit" if engine := self._shelf.get(message["blob"]):
-                self._admit(engine, message)
-            case "admit" | "inspect":
+            case "admit" | "score" if engine := self._shelf.get(message["blob"]):
+                self._begin(engine, message)
+            case "admit" | "score" | "inspect":
                 self._wait_for(message)
+            case "feed":
+                self._scoring.feed(message)
             case "grant":
+                self._scoring.grant(message["row"], message["characters"])
                 if home := self._home.get(message["row"]):
                     home.grant(message["row"], message["characters"])
             case "evict":
@@ -106,6 +119,12 @@ class Process:
             engine = self._shelf.get(blob_id) or self._shelf.keep(blob_id, decoded)
         except Refused as refused:
             self._refuse(message, refused)
+        else:
+            self._begin(engine, message)
+
+    def _begin(self, engine: Engine, message: Message) -> None:
+        if message["do"] == "score":
+            self._scoring.begin(message)
         else:
             self._admit(engine, message)
 
@@ -142,6 +161,7 @@ class Process:
     def _evict(self, row_id: int) -> None:
         if engine := self._home.pop(row_id, None):
             engine.evict(row_id)
+        self._scoring.evict(row_id)
         self._fresh.discard(row_id)
         self._outbox.forget(row_id)
         for waiting in self._waiting.values():
@@ -152,7 +172,7 @@ class Process:
 
     def _counts(self) -> dict[str, int]:
         return {
-            "rows": len(self._home),
+            "rows": len(self._home) + len(self._scoring),
             "models": len(self._shelf),
             "model_bytes": self._shelf.bytes,
             "characters": self._characters,

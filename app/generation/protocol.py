@@ -8,6 +8,8 @@ To the process (`do`):
     admit    rows, blob, characters (granted to each), request{prompt,unknown,max_characters,seed,temperature,top_k,
              top_p,min_p,repetition_penalty,presence_penalty,frequency_penalty,allowed_characters,forbidden_characters,
              stop, keep_state, start (a row's state in base64, or null)}: each row is a sample of it
+    score    rows (one), blob, request{unknown,top}, characters (granted, of the document that tells the scores)
+    feed     row, text, last     a piece of the text to score, when the row wants one
     grant    row, characters     it may write so many more
     evict    row
     inspect  call, blob          is this a usable model file?
@@ -16,6 +18,7 @@ To the process (`do`):
 From the process (`is`):
     ready
     admitted  rows
+    wants     row                the next piece of the text that it is to score
     refused   rows or call, code, detail, and fields that explain it
     text      rows: [[row, text, null or {finish_reason, held_back, state (base64, or null)}], ...]
     failed    row, detail        in the midst of writing

@@ -9,7 +9,7 @@ model that would not fit beside those is refused, so together they never take mo
 import logging
 import queue
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -56,7 +56,8 @@ class Shelf:
         self._wake = wake
         self._budget = budget
         self._engines: OrderedDict[str, Engine] = OrderedDict()
-        self._bytes: dict[str, int] = {}
+        self._decoded: dict[str, Decoded] = {}
+        self._lent: Counter[str] = Counter()
         self._wanted: queue.SimpleQueue[tuple[str, int]] = queue.SimpleQueue()
         self._read: queue.SimpleQueue[tuple[str, Decoded | Refused]] = queue.SimpleQueue()
         threading.Thread(target=self._load_forever, name="load-models", daemon=True).start()
@@ -67,7 +68,7 @@ class Shelf:
     @property
     def bytes(self) -> int:
         """Memory of all weights."""
-        return sum(self._bytes.values())
+        return sum(decoded.stepper.bytes for decoded in self._decoded.values())
 
     @property
     def engines(self) -> Iterator[Engine]:
@@ -91,20 +92,31 @@ class Shelf:
 
     def keep(self, blob_id: str, decoded: Decoded) -> Engine:
         """The engine of a model that was read; older ones make room for it. Raises Refused where they cannot."""
-        size = decoded.stepper.bytes
-        self._check_room(size, self._in_use())  # again: rows may have begun since it was asked for
+        self._check_room(decoded.stepper.bytes, self._in_use())  # again: rows may have begun since it was asked for
         engine = Engine(decoded.stepper, decoded.info)
         self._engines[blob_id] = engine
-        self._bytes[blob_id] = size
-        for old in [key for key, other in self._engines.items() if not len(other) and key != blob_id]:
+        self._decoded[blob_id] = decoded
+        for old in [key for key in self._engines if not self._is_used(key) and key != blob_id]:
             if self.bytes <= self._budget:
                 break
-            del self._engines[old], self._bytes[old]
+            del self._engines[old], self._decoded[old]
         return engine
+
+    def lend(self, blob_id: str) -> Decoded:
+        """A model that is loaded, which counts as having a row until it is taken back."""
+        self._lent[blob_id] += 1
+        return self._decoded[blob_id]
+
+    def take_back(self, blob_id: str) -> None:
+        """Once for each time that it was lent."""
+        self._lent -= Counter([blob_id])  # keeps no zeros
 
     def _in_use(self) -> int:
         """Bytes of the models that cannot be given up."""
-        return sum(self._bytes[key] for key, engine in self._engines.items() if len(engine))
+        return sum(decoded.stepper.bytes for key, decoded in self._decoded.items() if self._is_used(key))
+
+    def _is_used(self, blob_id: str) -> bool:
+        return bool(len(self._engines[blob_id]) or self._lent[blob_id])
 
     def _check_room(self, size: int, in_use: int) -> None:
         if in_use and in_use + size > self._budget:

@@ -1,11 +1,12 @@
 """Streams: the text of one row, or of several of one request, on its way to whoever reads it, and what can go wrong.
 
 Knows the link that rows are on, not HTTP. Belongs to the event loop. Invariant: at most `GRANTED_CHARACTERS` (and the
-end of a text, held back for a stop string) wait here, since the process is granted more only as they are read.
+end of a text, held back for a stop string; of a score `GRANTED_OF_SCORE`, and a piece) wait here for each row, since
+the process is granted more only as they are read.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, Self
 
 from app.generation.link import Link
@@ -13,7 +14,10 @@ from app.generation.protocol import Message
 
 GRANTED_CHARACTERS = 4096
 """How far a row may write ahead of its reader: a second's work, and at most 16 KiB."""
-GRANT_AGAIN = GRANTED_CHARACTERS // 4
+GRANTED_OF_SCORE = 131_072
+"""Of the document that tells a score: nine for each character of the text, of which there are 400,000 in a second."""
+FED_CHARACTERS = 8192
+"""Of a text to score that go to the process at once, which then works on it for a millisecond or two."""
 
 
 class GenerationError(Exception):
@@ -63,7 +67,9 @@ class Stream:
         self._forget = forget
         self._changed = changed
         self._pieces: list[str] = []
+        self._granted = GRANTED_CHARACTERS
         self._ungranted = 0
+        self._unsent: Iterator[tuple[str, bool]] = iter(())
         self._evicted = False
 
     @property
@@ -83,7 +89,7 @@ class Stream:
 
     def _grant(self, characters: int) -> None:
         self._ungranted += characters
-        if self._ungranted >= GRANT_AGAIN and self.link is not None:
+        if self._ungranted >= self._granted // 4 and self.link is not None:
             self.link.say({"do": "grant", "row": self.id, "characters": self._ungranted})
             self._ungranted = 0
 
@@ -98,6 +104,17 @@ class Stream:
             self.link.say({"do": "evict", "row": self.id})
 
     # What follows is told by `Generation`, as the process tells it.
+
+    def begin_score(self, text: str) -> int:
+        """Hold the text ready that its row is to score; how many characters of the answer are granted."""
+        self._granted = GRANTED_OF_SCORE
+        self._unsent = _pieces(text)
+        return self._granted
+
+    def feed(self) -> None:
+        """The process wants the next piece of the text to score."""
+        if self.link is not None and (piece := next(self._unsent, None)):
+            self.link.say({"do": "feed", "row": self.id, "text": piece[0], "last": piece[1]})
 
     def take(self, text: str, ending: Message | None) -> None:
         """The process wrote more, and perhaps has come to the end."""
@@ -148,6 +165,13 @@ class Samples:
             stream.link = link
         link.say({"do": "admit", "rows": [stream.id for stream in self.streams], **message})
 
+    def score(self, link: Link, text: str, message: Message) -> None:
+        """Ask the process for a row, the only one, that scores a text."""
+        (stream,) = self.streams
+        stream.link = link
+        granted = stream.begin_score(text)
+        link.say({"do": "score", "rows": [stream.id], "characters": granted, **message})
+
     def set_admitted(self) -> None:
         """The process has rows for them."""
         if not self.admitted.done():
@@ -167,3 +191,10 @@ class Samples:
             stream.evict()
         if self.admitted.done() and not self.admitted.cancelled():
             self.admitted.exception()  # seen: nobody else may be waiting for it
+
+
+def _pieces(text: str) -> Iterator[tuple[str, bool]]:
+    """A text, cut, and of each piece whether it is the last."""
+    for begin in range(0, len(text), FED_CHARACTERS):
+        end = begin + FED_CHARACTERS
+        yield text[begin:end], end >= len(text)

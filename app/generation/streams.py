@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,9 +130,19 @@ class Generation:
 
         Raises GenerationRefused, GenerationUnavailable; then, or if it is cancelled, the streams are evicted.
         """
+        message = {"blob": blob_id, "request": request, "characters": GRANTED_CHARACTERS}
+        await self._begin(samples, lambda link: samples.admit(link, message))
+
+    async def score(self, samples: Samples, blob_id: str, text: str, request: Message) -> None:
+        """As `admit`, of one stream whose text is a document: the fields that tell the scores, ready to end an
+        object."""
+        message = {"blob": blob_id, "request": request}
+        await self._begin(samples, lambda link: samples.score(link, text, message))
+
+    async def _begin(self, samples: Samples, ask: Callable[[Link], None]) -> None:
         try:
             link = await self._ready_link()
-            samples.admit(link, {"blob": blob_id, "request": request, "characters": GRANTED_CHARACTERS})
+            ask(link)
             async with asyncio.timeout(self._patience.admit):
                 await samples.admitted
         except TimeoutError:
@@ -241,6 +252,9 @@ class Generation:
             case "admitted":
                 for samples in self._samples_of(message):
                     samples.set_admitted()
+            case "wants":
+                if stream := self._streams.get(message["row"]):
+                    stream.feed()
             case "refused":
                 self._refuse(message)
             case "failed":

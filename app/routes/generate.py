@@ -5,33 +5,31 @@ answered by a problem before the first character; the connection to the store is
 """
 
 import secrets
-from typing import Annotated, Any, cast
+from typing import Annotated, cast
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, Field
-from starlette.concurrency import run_in_threadpool
 
 from app.continuation import Continuation, InvalidState
 from app.errors import invalid
-from app.generation.streams import Generation, GenerationRefused, Samples
+from app.generation.protocol import Message
+from app.generation.streams import Generation, Samples
 from app.negotiation import negotiated
 from app.openapi import body, problems
+from app.routes.admission import admitted
 from app.routes.dependencies import Configured, Generating, StoredIn
 from app.routes.generation_responses import Events, PlainText, Told, nobody_listens, while_connected, whole_text
 from app.schemas import GenerateQuery, GenerateRequest
 from app.settings import Settings
 from app.store.database import Database
-from app.store.trained_models import Checkpoint, Model, find_checkpoint, quarantine
+from app.store.trained_models import Checkpoint, Model
 
 router = APIRouter(tags=["generate"])
 
 OFFERED = (PlainText.media_type, Events.media_type, "application/json")
 SEEDS = 2**53
 """A drawn seed is below this: JavaScript holds it exactly."""
-PASSED_OVER = ("checkpoint_corrupted", "checkpoint_gone")
-"""Why another checkpoint is tried: the best is damaged, or was replaced by a newer one since it was found."""
-TRIES = 5
 
 
 class SampleDocument(BaseModel):
@@ -168,31 +166,17 @@ class _Generating:
             raise invalid("continue_from", str(error), code="invalid_state") from None
 
     async def _open(
-        self, asked: GenerateRequest, wanted: dict[str, Any], start: Continuation | None
+        self, asked: GenerateRequest, wanted: Message, start: Continuation | None
     ) -> tuple[Model, Checkpoint, Samples]:
-        """Admitted streams of the best checkpoint that can be read, or of the one that a state belongs to.
+        """Streams of the best checkpoint, or of the one that a state belongs to."""
 
-        Raises NotFound, Corrupted, GenerationRefused, TooManyStreams, GenerationUnavailable, Problem.
-        """
-        for tries_left in reversed(range(TRIES)):
-            samples = self._generation.hold_places(asked.n)
-            try:
-                key = asked.model if start is None else start.checkpoint_id
-                model, checkpoint = await run_in_threadpool(find_checkpoint, self._database, key)
-                if start is not None:
-                    _check_names(asked.model, model, checkpoint)
-                await self._generation.admit(samples, checkpoint.blob_id, wanted)
-            except GenerationRefused as refused:
-                is_damaged = refused.code == "checkpoint_corrupted"
-                found_again = is_damaged and not await run_in_threadpool(quarantine, self._database, checkpoint)
-                if refused.code not in PASSED_OVER or found_again or not tries_left:
-                    raise
-            except BaseException:
-                samples.evict()
-                raise
-            else:
-                return model, checkpoint, samples
-        raise AssertionError("the last try returns or raises")
+        async def admit(samples: Samples, model: Model, checkpoint: Checkpoint) -> None:
+            if start is not None:
+                _check_names(asked.model, model, checkpoint)
+            await self._generation.admit(samples, checkpoint.blob_id, wanted)
+
+        key = asked.model if start is None else start.checkpoint_id
+        return await admitted(self._generation, self._database, key, admit, asked.n)
 
 
 def _check_names(key: str, model: Model, checkpoint: Checkpoint) -> None:

@@ -8,7 +8,7 @@ off is never taken for a whole one.
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -26,6 +26,11 @@ SEND_SECONDS = 30.0
 """A client that takes nothing for so long is given up."""
 SILENT_SECONDS = 15.0
 """Server-sent events: a comment after so long without text, as while a long prompt is read; a proxy would give up."""
+
+STREAMED = {
+    "X-Accel-Buffering": "no",  # nginx would hold the text back
+    "Cache-Control": "no-store",
+}
 
 T = TypeVar("T")
 
@@ -45,8 +50,7 @@ class Told:
             "X-Seed": str(self.seed),
             "X-Model": self.model,
             "X-Checkpoint-Step": str(self.checkpoint_step),
-            "X-Accel-Buffering": "no",  # nginx would hold the text back
-            "Cache-Control": "no-store",
+            **STREAMED,
         }
 
     def origin(self) -> dict[str, Any]:
@@ -71,10 +75,9 @@ class Told:
 class RowResponse(StreamingResponse):
     """A response that owns rows."""
 
-    def __init__(self, samples: Samples, told: Told) -> None:
+    def __init__(self, samples: Samples, headers: Mapping[str, str]) -> None:
         self._samples = samples
-        self._told = told
-        super().__init__(self._body(), headers=told.headers())
+        super().__init__(self._body(), headers=headers)
 
     def _body(self) -> AsyncIterator[bytes]:
         raise NotImplementedError
@@ -91,7 +94,15 @@ class RowResponse(StreamingResponse):
             self._samples.evict()
 
 
-class PlainText(RowResponse):
+class TextResponse(RowResponse):
+    """A response whose rows write texts."""
+
+    def __init__(self, samples: Samples, told: Told) -> None:
+        self._told = told
+        super().__init__(samples, told.headers())
+
+
+class PlainText(TextResponse):
     """The characters of one text as they are written, and nothing else."""
 
     media_type = "text/plain"
@@ -103,7 +114,7 @@ class PlainText(RowResponse):
         yield self._samples.streams[0].held_back.encode()
 
 
-class Events(RowResponse):
+class Events(TextResponse):
     """`data: {"text": ...}` again and again, with an `index` if there are several; last `event: done` or `error`."""
 
     media_type = "text/event-stream"
@@ -111,7 +122,7 @@ class Events(RowResponse):
     async def _body(self) -> AsyncIterator[bytes]:
         several = len(self._samples.streams) > 1
         try:
-            async for index, text in _or_silence(self._samples):
+            async for index, text in or_silence(self._samples):
                 if text is None:
                     yield KEEPALIVE_COMMENT
                 else:
@@ -177,7 +188,7 @@ async def _collect(samples: Samples) -> list[str]:
     return ["".join(pieces) for pieces in texts]
 
 
-async def _or_silence(samples: Samples) -> AsyncIterator[tuple[int, str | None]]:
+async def or_silence(samples: Samples) -> AsyncIterator[tuple[int, str | None]]:
     """What the streams say; None whenever that was nothing for a while."""
     with suppress(StopAsyncIteration):
         while True:

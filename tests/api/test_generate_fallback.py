@@ -84,7 +84,7 @@ def test_giving_up_tells_what_was_found_at_last(
 
     tries: list[Stream] = []
     monkeypatch.setattr(service.generation, "admit", refuse)
-    monkeypatch.setattr("app.routes.generate.quarantine", lambda *_: True)
+    monkeypatch.setattr("app.routes.admission.quarantine", lambda *_: True)
     answer = service.generate()
     assert assert_problem(answer, status)["code"] == code
     assert ("retry-after" in answer.headers) == (status == 503)

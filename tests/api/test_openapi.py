@@ -35,6 +35,7 @@ OPERATIONS = {
     "delete_model": ("delete", "/models/{key}"),
     "list_checkpoints": ("get", "/models/{key}/checkpoints"),
     "download_model": ("get", "/models/{key}/download"),
+    "score": ("post", "/score"),
     "healthz": ("get", "/healthz"),
     "readyz": ("get", "/readyz"),
 }

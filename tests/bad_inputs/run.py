@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 
 from tests.api.generating import tiny_checkpoint
-from tests.bad_inputs import generation, jobs, protocol, texts
+from tests.bad_inputs import generation, jobs, protocol, scores, texts
 from tests.bad_inputs.case import NAME, Case
 from tests.bad_inputs.wire import Answer, exchange
 from tests.system.harness import FINISHED, wait_for
@@ -44,7 +44,8 @@ class Result:
 def all_cases(limit_bytes: int) -> list[Case]:
     """For a service whose largest text has so many bytes."""
     model = tiny_checkpoint()
-    return [*texts.cases(limit_bytes), *jobs.cases(), *generation.cases(model), *protocol.cases()]
+    generating = [*generation.cases(model), *scores.cases()]
+    return [*texts.cases(limit_bytes), *jobs.cases(), *generating, *protocol.cases()]
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,8 @@ def test_a_person_clicks_from_a_text_to_what_its_model_writes(docs: DocsPage, tm
         assert len(written) == EXAMPLE_CHARACTERS
         assert set(written) <= set(TEXT)
         docs.photograph(name)
+    assert '"perplexity": ' in docs.execute("score").inner_text()
+    docs.photograph("score")
     for name in ("download_corpus", "download_model"):
         assert docs.execute(name).get_by_text("Download file").is_visible()
 

@@ -38,7 +38,7 @@ phases.coverage.enabled = false
 
 [[operations]]
 # A schema cannot say which bytes are a text or a model, or that one budget excludes the others.
-include-operation-id = ["upload_corpus", "upload_model", "create_job", "generate", "generate_by_query"]
+include-operation-id = ["upload_corpus", "upload_model", "create_job", "generate", "generate_by_query", "score"]
 checks.positive_data_acceptance.expected-statuses = ["2xx", "400", "404", "406", "409", "413", "422", "429"]
 
 [[operations]]

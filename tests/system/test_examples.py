@@ -76,7 +76,7 @@ def test_every_example_runs_as_it_stands_on_a_fresh_service(installation: Instal
     examples.call("resume_job", 200)
     job_is("succeeded")
     fine("list_jobs", "follow_job", "get_metrics", "get_loss_png", "get_loss_svg")
-    fine("list_models", "get_model", "list_checkpoints", "generate", "generate_by_query")
+    fine("list_models", "get_model", "list_checkpoints", "generate", "generate_by_query", "score")
     examples.call("upload_model", 201, file=examples.call("download_model", 200).content)
     examples.call("create_job", 202)
     examples.call("cancel_job", 200, 202)

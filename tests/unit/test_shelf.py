@@ -97,6 +97,19 @@ def test_a_model_with_rows_is_never_given_up_and_what_does_not_fit_beside_it_is_
     assert loading.shelf.get(first) is None
 
 
+def test_a_model_that_is_lent_is_not_given_up_until_it_is_taken_back_as_often(database: Database) -> None:
+    first, second = store(database, 2)
+    loading = Loading(database, int(1.5 * bytes_of_one(database, first)))
+    lent = loading.load(first)
+    assert [loading.shelf.lend(first) is loading.shelf.lend(first)] == [True]
+    loading.shelf.take_back(first)
+    assert_no_room(loading.load(second))
+    assert loading.shelf.get(first) is lent
+    loading.shelf.take_back(first)
+    assert isinstance(loading.load(second), Engine)
+    assert loading.shelf.get(first) is None
+
+
 def test_models_with_rows_stand_side_by_side_within_the_budget(database: Database) -> None:
     blobs = store(database, 2)
     loading = Loading(database, 10 * bytes_of_one(database, blobs[0]))

@@ -10,7 +10,9 @@ import pytest
 
 from models.config import NORMALIZATIONS, Normalization
 from models.vocabulary import (
+    MOST_HELD,
     EmptyText,
+    Normalizer,
     UnknownCharacter,
     Vocabulary,
     _begins_anew,
@@ -45,6 +47,15 @@ def test_a_text_in_pieces_is_normalized_as_the_whole(normalization: Normalizatio
         cuts = sorted(draw.choices(range(len(text) + 1), k=draw.randrange(8)))
         pieces = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
         assert "".join(normalize_pieces(pieces, normalization)) == normalize(text, normalization)
+
+
+def test_marks_without_end_are_cut_before_composing_them_takes_for_ever() -> None:
+    marks = "\u0301\u0316" * 100
+    normalizer = Normalizer("nfc")
+    told = [normalizer.feed(piece) for piece in ["e", *[marks] * 200, "e"]]
+    assert max(map(len, told)) <= MOST_HELD + len(marks)
+    whole = "".join(told) + normalizer.end()
+    assert len(whole) == 1 + 200 * len(marks) - 1 + 1, "the first mark is part of the e"
 
 
 def test_no_character_that_begins_anew_is_ever_joined_to_the_one_before() -> None:

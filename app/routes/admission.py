@@ -1,0 +1,45 @@
+"""How a request comes by its stream: the best checkpoint that can be read is found, and a row asked for.
+
+Knows the store and generation, not what the row is to do. Invariant: a stream that is not given out is evicted.
+"""
+
+from collections.abc import Awaitable, Callable
+
+from starlette.concurrency import run_in_threadpool
+
+from app.generation.streams import Generation, GenerationRefused, Samples
+from app.store.database import Database
+from app.store.trained_models import Checkpoint, Model, find_checkpoint, quarantine
+
+PASSED_OVER = ("checkpoint_corrupted", "checkpoint_gone")
+"""Why another checkpoint is tried: the best is damaged, or was replaced by a newer one since it was found."""
+TRIES = 5
+
+
+async def admitted(
+    generation: Generation,
+    database: Database,
+    key: str,
+    admit: Callable[[Samples, Model, Checkpoint], Awaitable[None]],
+    number: int = 1,
+) -> tuple[Model, Checkpoint, Samples]:
+    """So many streams of the best checkpoint that can be read of what `key` names; `admit` asks for their rows.
+
+    Raises NotFound, Corrupted, GenerationRefused, TooManyStreams, GenerationUnavailable, and what `admit` raises.
+    """
+    for tries_left in reversed(range(TRIES)):
+        samples = generation.hold_places(number)
+        try:
+            model, checkpoint = await run_in_threadpool(find_checkpoint, database, key)
+            await admit(samples, model, checkpoint)
+        except GenerationRefused as refused:
+            is_damaged = refused.code == "checkpoint_corrupted"
+            found_again = is_damaged and not await run_in_threadpool(quarantine, database, checkpoint)
+            if refused.code not in PASSED_OVER or found_again or not tries_left:
+                raise
+        except BaseException:
+            samples.evict()
+            raise
+        else:
+            return model, checkpoint, samples
+    raise AssertionError("the last try returns or raises")
