@@ -220,7 +220,7 @@ def score(
         request = {"model": model, "text": file.read_bytes().decode("utf-8-sig"), "unknown": unknown}
         scores = Client(url or _default_url()).call("POST", "/score", json=request)
     except UnicodeDecodeError as error:
-        fail(f"{file} is not UTF-8: {error}")
+        fail(f"{file} is not UTF-8: byte 0x{error.object[error.start]:02x} at byte {error.start}")
     except ClientError as error:
         fail(error)
     except KeyboardInterrupt:

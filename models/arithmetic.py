@@ -40,7 +40,7 @@ def _bits_of_float(_context: Any, value: Any) -> Any:
 
 @njit(inline="always", fastmath=FASTMATH, error_model="numpy")
 def exp(x):
-    """e^x to (1 + |x|) 1e-7 of itself; never below 2^-126, nor above 2^126.
+    """e^x to (1 + |x|) 2e-7 of itself; never below 2^-126, nor above 2^126.
 
     It is 2^k 2^f with k whole and |f| <= 1/2: k goes into the exponent's bits, 2^f is its Taylor series.
     """

@@ -1,9 +1,10 @@
 """The models that are loaded: an engine each, the least recently used given up when they take too much memory.
 
 Knows the store and the engine, not what rows do. Files are read and decoded in a thread of their own, so that rows of
-other models go on meanwhile; all methods belong to the thread that owns the shelf. Invariants: a model with rows is
-never given up, so a stream ends with the weights that it began with, also when its model was deleted or replaced; a
-model that would not fit beside those is refused, so together they never take more than the budget.
+other models go on meanwhile; all methods belong to the thread that owns the shelf. Invariants: a model with rows, or
+one that is lent, is never given up, so a stream ends with the weights that it began with, also when its model was
+deleted or replaced; a model that would not fit beside those is refused, so together they never take more than the
+budget.
 """
 
 import logging

@@ -72,9 +72,9 @@ async def score(
     """Tell the log-probability of each character of a text, bits per character and perplexity; with `top`, the
     likeliest characters at each position as well. A model whose text this is finds it likely.
 
-    The first character is predicted from what `POST /generate` reads in place of an empty prompt. Longer texts are
-    read in stretches of 4,096 characters, many side by side, each after the 256 characters before it: on the mean a
-    thousandth of a nat from reading the whole at once. The answer is one JSON document that is sent as it is worked
+    The first character is predicted from what `POST /generate` reads in place of an empty prompt. Texts longer than
+    4,096 characters are read in stretches of so many, side by side, each after the 256 characters before it, which
+    changes the mean by less than a thousandth of a nat. The answer is one JSON document that is sent as it is worked
     out, the sums last.
     """
     limit = settings.max_score_characters

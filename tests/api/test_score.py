@@ -5,7 +5,10 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,7 +18,6 @@ from starlette.types import Message
 
 from app.generation.stream import GRANTED_OF_SCORE, GenerationRefused, Stream, StreamFailed
 from app.routes import generation_responses, score
-from app.schemas import ScoreRequest
 from app.store.trained_models import find_checkpoint
 from models.checkpoint import decode_checkpoint, encode_checkpoint
 from tests.api.generating import (
@@ -237,13 +239,13 @@ def test_no_more_waits_for_a_reader_than_was_granted_and_a_piece(service: Genera
         _, checkpoint = find_checkpoint(service.database, "tiny")
         streams = [service.generation.hold_places() for _ in range(2)]
         for stream, text in zip(streams, (LONG, "to be " * 10_000), strict=True):
-            await service.generation.score(stream, ScoreRequest(model="tiny", text=text), checkpoint.blob_id)
+            await service.generation.score(stream, checkpoint.blob_id, text, {"unknown": "refuse", "top": 0})
         async for _ in streams[1]:  # meanwhile the first one fills what it was granted
             pass
-        waiting = await anext(streams[0]), await anext(streams[0])
+        (_, one), (_, other) = await anext(streams[0]), await anext(streams[0])
         for stream in streams:
             stream.evict()
-        return waiting
+        return one, other
 
     first, second = asyncio.run_coroutine_threadsafe(first_and_second(), service.loop).result(DEADLINE_SECONDS)
     assert GRANTED_OF_SCORE <= len(first) < GRANTED_OF_SCORE + 120_000
@@ -314,6 +316,26 @@ def test_the_end_of_the_process_breaks_the_answer_off(service: GeneratingService
     assert scored(service).status_code == 200, "by the next process"
 
 
+def test_the_command_prints_the_sums_of_a_file(service: GeneratingService, tmp_path: Path) -> None:
+    def told(data: bytes, *options: str) -> tuple[int, str]:
+        file, url = tmp_path / "text.txt", f"http://127.0.0.1:{service.port}"
+        file.write_bytes(data)
+        command = [sys.executable, "-m", "app.cli", "score", "tiny", str(file), "--url", url, *options]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        return done.returncode, done.stdout + done.stderr
+
+    document = scored(service, "to be\n" * 200).json()
+    code, output = told(b"\xef\xbb\xbf" + b"to be\n" * 200)
+    assert code == 0
+    assert f"{document['bits_per_character']:.4f} bits per character" in output
+    assert "(1,200 characters, " in output
+    code, output = told("to be €".encode())
+    assert code == 1
+    assert "EURO SIGN) at position 6" in output
+    assert told("to be €".encode(), "--skip-unknown")[0] == 0
+    assert told(b"to be \xff") == (1, f"charsmith: {tmp_path}/text.txt is not UTF-8: byte 0xff at byte 6\n")
+
+
 class Parked:
     """A stream that is silent for long, then tells the rest."""
 
@@ -325,13 +347,13 @@ class Parked:
     def __aiter__(self) -> "Parked":
         return self
 
-    async def __anext__(self) -> str:
+    async def __anext__(self) -> tuple[int, str]:
         await self._silent_until.wait()
         if not self._pieces:
             raise StopAsyncIteration
         if self._pieces[0] == "fail":
             raise StreamFailed("of a test")
-        return self._pieces.pop(0)
+        return 0, self._pieces.pop(0)
 
     def evict(self) -> None:
         self.evicted = True

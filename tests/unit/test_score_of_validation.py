@@ -41,6 +41,7 @@ def test_the_mean_over_the_validation_part_is_the_trainers_to_five_thousandths_o
     *_, saved = (event for event in train(model, TRAINING, corpus) if isinstance(event, Saved))
     assert saved.checkpoint is not None
     network, info = decode_checkpoint(saved.checkpoint)
+    network.fast = True  # as the trainer has it
     begin = CHARACTERS - TRAINING.validation_characters(CHARACTERS)
     assert CHARACTERS - begin == 100_000
     windows = list(Validation(corpus.ids, begin).losses(network, "cpu"))
