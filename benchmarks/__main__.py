@@ -19,6 +19,7 @@ from benchmarks.quality import measure_quality
 from benchmarks.sampling import measure_sampling
 from benchmarks.scale import measure_scale
 from benchmarks.service import measure_service
+from benchmarks.serving import measure_serving
 from benchmarks.speed import measure_speed
 from benchmarks.upload import measure_upload
 
@@ -37,6 +38,7 @@ MEASURES: dict[str, Measure] = {
     "service": _service,
     "upload": _upload,
     "sampling": lambda _, options: measure_sampling(options),
+    "serving": measure_serving,
     "speed": lambda _, options: measure_speed(options),
     "scale": measure_scale,
     "quality": measure_quality,
