@@ -20,6 +20,7 @@ from benchmarks.sampling import measure_sampling
 from benchmarks.scale import measure_scale
 from benchmarks.scoring import measure_scoring
 from benchmarks.service import measure_service
+from benchmarks.serving import measure_serving
 from benchmarks.speed import measure_speed
 from benchmarks.upload import measure_upload
 
@@ -38,6 +39,7 @@ MEASURES: dict[str, Measure] = {
     "service": _service,
     "upload": _upload,
     "sampling": lambda _, options: [*measure_sampling(options), measure_scoring(options)],
+    "serving": measure_serving,
     "speed": lambda _, options: measure_speed(options),
     "scale": measure_scale,
     "quality": measure_quality,

@@ -65,5 +65,10 @@ def conversation(module: str, request: dict[str, Any], environment: Mapping[str,
 
 def questions() -> Iterator[Any]:
     """The child's side of a conversation: each is to be answered by one value."""
-    for line in sys.stdin:
-        yield json.loads(line)
+    return iter(next_question, None)
+
+
+def next_question() -> Any:
+    """The next one, or None when the conversation has ended."""
+    line = sys.stdin.readline()
+    return json.loads(line) if line else None

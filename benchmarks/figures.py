@@ -1,5 +1,7 @@
 """What a part of the benchmark says: a table with a title, and how a process's memory is read."""
 
+import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,6 +66,17 @@ def at_least(value: float, bar: float, unit: str = "", digits: int = 2) -> str:
 def at_most(value: float | None, bar: float, unit: str = "", digits: int = 2) -> str:
     """The bar, and whether a value stays below it. None: it was never reached."""
     return f"≤ {bar:.{digits}f}{unit} {'met' if value is not None and value <= bar else 'missed'}"
+
+
+def nearest_rank(values: Sequence[float], share: float) -> float:
+    """The smallest of the values that so large a share of them does not exceed."""
+    return sorted(values)[math.ceil(share * len(values)) - 1]
+
+
+def processor_seconds(pid: int) -> float:
+    """That a process has computed so far, all its threads together."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def resident_mib(pid: int | str = "self") -> float:

@@ -84,16 +84,14 @@ def _forward_flop(model: ModelConfig) -> float:
 
 def main() -> None:
     asked = child.request()
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)  # as in the generation process
-    torch.manual_seed(0)
+    as_in_generation()
     model = ModelConfig(asked["cell"], asked["hidden"], asked["layers"], EMBEDDING)
     network = CharRNN(model, VOCABULARY).eval()
-    one, many = _stepper(network, 1), _stepper(network, ROWS)
+    one, many = writing(network, 1), writing(network, ROWS)
     memory = torch.zeros(READ_BYTES // 4)
     timings: dict[str, Callable[[], float]] = {
-        "one": lambda: timed(lambda: one.write(CHARACTERS)) / CHARACTERS,
-        "many": lambda: timed(lambda: many.write(CHARACTERS)) / CHARACTERS,
+        "one": lambda: seconds_for_each(one),
+        "many": lambda: seconds_for_each(many),
         "plain": _plain_loop(model),
         "read": lambda: timed(memory.sum),
         "product": _product(network, many.dtype),
@@ -103,13 +101,26 @@ def main() -> None:
     child.answer([medians | {"bytes": one.bytes_per_character}])
 
 
-def _stepper(network: CharRNN, rows: int) -> Stepper:
+def as_in_generation() -> None:
+    """What the generation process sets for itself, and weights that are always the same."""
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    torch.manual_seed(0)
+
+
+def writing(network: CharRNN, rows: int) -> Stepper:
+    """A stepper with so many rows, warm."""
     stepper = stepper_of(network)
     assert isinstance(stepper, Stepper)
     for row in range(rows):
         stepper.join(stepper.empty_state, 0, SamplingConfig(), noise_key(row, 0), 0)
     stepper.write(1)
     return stepper
+
+
+def seconds_for_each(stepper: Stepper) -> float:
+    """That the rows take for each of their next characters."""
+    return timed(lambda: stepper.write(CHARACTERS)) / CHARACTERS
 
 
 def _plain_loop(model: ModelConfig) -> Callable[[], float]:

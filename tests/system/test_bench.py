@@ -28,3 +28,27 @@ def test_a_tiny_benchmark_measures_speed_scale_and_quality(tmp_path: Path) -> No
     assert "gru 1x16" in tables[0]
     assert "time to 1.88 (cold 64)" in tables[0]
     assert "loss within 1 s" in tables[0]
+
+
+def test_a_tiny_benchmark_of_serving_has_every_row() -> None:
+    command = [sys.executable, "-m", "benchmarks", "--tiny", "--threads", "1", "--only", "serving"]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert run.returncode == 0, run.stderr
+    for row in (
+        "4 clients over HTTP",
+        "who computes",
+        "x the plain loop",
+        "first character, 3 others running",
+        "answer of /healthz",
+        "alone: priming",
+        "time to the first character",
+        "pace that 8 others keep",
+        "streams that nobody reads",
+        "80 clients at once: admitted",
+        "80 clients at once: refused",
+        "80 clients at once: growth of resident memory",
+        "streams that end with `event: error`",
+        "a new stream's first character",
+    ):
+        assert row in run.stdout
+    assert "all whole, none dropped: met" in run.stdout

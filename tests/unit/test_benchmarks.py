@@ -1,12 +1,14 @@
-"""What the benchmark reckons with: operations, times to a loss, and the page that it writes."""
+"""What the benchmark reckons with: operations, times to a loss, answers of a service, and the page that it writes."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from benchmarks.documents import command_line, write_part
-from benchmarks.figures import Report
+from benchmarks.figures import Report, nearest_rank
 from benchmarks.flops import step_flop
+from benchmarks.http_answer import Answer, generate_request
 from benchmarks.options import PARTS
 from benchmarks.plain import PlainNetwork
 from benchmarks.timeline import Point, best_within, seconds_to
@@ -51,6 +53,43 @@ def test_within_a_time_the_newest_checkpoint_that_was_the_best_so_far_counts() -
     assert best_within(POINTS, 3.5) == POINTS[1]
     assert best_within(POINTS, 4.0) == POINTS[3]
     assert best_within(POINTS, 0.9) is None
+
+
+def test_the_nearest_rank_is_one_of_the_values_that_so_many_do_not_exceed() -> None:
+    values = [float(value) for value in reversed(range(1, 201))]
+    assert nearest_rank(values, 0.99) == 198
+    assert nearest_rank(values, 0.5) == 100
+    assert nearest_rank([7.0], 0.99) == 7
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nX-Seed: 7\r\ntransfer-encoding: chunked\r\n\r\n"
+CHUNKED = HEAD + b"5\r\n\r\nthe\r\nC\r\n wall, 0\r\n\r\n\r\n0\r\n\r\n"
+WHOLE = b'HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1\r\nContent-Length: 7\r\n\r\n{"a":1}'
+
+
+@pytest.mark.parametrize(("sent", "body"), [(CHUNKED, b"\r\nthe wall, 0\r\n\r\n"), (WHOLE, b'{"a":1}')])
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
+def test_an_answer_has_the_same_body_however_its_bytes_are_cut(sent: bytes, body: bytes, size: int) -> None:
+    answer, read = Answer(), b""
+    for begin in range(0, len(sent), size):
+        assert not answer.complete
+        read += answer.feed(sent[begin : begin + size])
+    assert (read, answer.complete) == (body, True)
+    assert answer.status in (200, 429)
+    assert ("x-seed" in answer.headers) != ("retry-after" in answer.headers)
+
+
+def test_an_answer_that_broke_off_is_not_complete() -> None:
+    answer = Answer()
+    assert answer.feed(CHUNKED[:-5]) == b"\r\nthe wall, 0\r\n\r\n"
+    assert not answer.complete
+
+
+def test_a_request_tells_the_length_of_its_body() -> None:
+    head, _, body = generate_request({"model": "tiny", "prompt": "Où?"}, "text/event-stream").partition(b"\r\n\r\n")
+    assert json.loads(body) == {"model": "tiny", "prompt": "Où?"}
+    assert f"Content-Length: {len(body)}".encode() in head.split(b"\r\n")
+    assert b"Accept: text/event-stream" in head.split(b"\r\n")
 
 
 def test_a_part_is_written_between_its_marks_and_nothing_else_of_the_page_is_touched(tmp_path: Path) -> None:
