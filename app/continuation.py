@@ -34,7 +34,7 @@ class Continuation:
         first), the object, the row's state; all in URL-safe base64."""
         told = asdict(self) | {"version": VERSION}
         row = base64.b64decode(told.pop("row"))
-        header = json.dumps(told, separators=(",", ":")).encode()
+        header = json.dumps(told, separators=(",", ":"), ensure_ascii=False).encode()
         body = len(header).to_bytes(4, "big") + header + row
         return base64.urlsafe_b64encode(hmac.digest(key, body, "sha256") + body).decode().rstrip("=")
 

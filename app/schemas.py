@@ -39,8 +39,9 @@ Digits = BeforeValidator(_only_digits)
 
 
 MAX_CHARACTER_SET = 100_000
-MAX_STATE_CHARACTERS = 4 * 1024 * 1024
-"""The state of the largest network that may be trained, 16 layers of 16,384, is 2.7 million characters."""
+MAX_STATE_CHARACTERS = 8 * 1024 * 1024
+"""In base64: the hidden state of the largest network that may be trained, 16 layers of 16,384, takes 2 MiB, two sets of
+characters 0.8 MB, penalties 8 bytes for each character that occurred."""
 KEPT_SETTINGS = (
     *("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty"),
     *("allowed_characters", "forbidden_characters", "stop"),

@@ -60,7 +60,7 @@ class Stepper(Protocol):
 
     def leave(self, place: int) -> Tensor: ...
 
-    def states(self) -> NDArray[np.float32]: ...
+    def states(self, places: Sequence[int]) -> NDArray[np.float32]: ...
 
     def write(self, steps: int) -> NDArray[np.int64]: ...
 
@@ -97,9 +97,10 @@ class Engine:
         ValueError for a state that is not of this network.
         """
         assert not self._rows.keys() & set(row_ids), "row ids are used once"
-        prepared, start = Prepared(request, self.info), request.start
-        if start is not None and start.hidden_LPH.shape != self._stepper.empty_state.shape:
+        start = request.start
+        if start is not None and not start.fits(self._stepper.empty_state, self.info.vocabulary):
             raise ValueError("the state to go on from is not of this network")
+        prepared = Prepared(request, self.info)
         rows = [Row(row_id, sample, prepared, allowance) for sample, row_id in enumerate(row_ids)]
         self._rows |= {row.id: row for row in rows}
         if start is not None:
@@ -143,7 +144,8 @@ class Engine:
     def _write(self) -> tuple[list[RowOutput], float]:
         """What rows have to show, and the seconds that it took."""
         rows, began = list(self._writing), self._clock()
-        before_LPRH = self._stepper.states() if any(row.may_end_early for row in rows) else None
+        early = [place for place, row in enumerate(rows) if row.may_end_early]
+        before_LPRH = self._stepper.states(early) if early else None
         read_R = [row.last_id for row in rows]
         steps = self._steps()
         drawn_TR = self._stepper.write(steps)
@@ -160,7 +162,8 @@ class Engine:
                 if taken < steps:  # the stepper has gone on: what is a part of the text is read again
                     assert before_LPRH is not None
                     read_T = np.array([read_R[place], *ids][:taken], np.int64)
-                    row.hidden_LPH = self._stepper.read(torch.from_numpy(before_LPRH[:, :, place].copy()), read_T)
+                    before_LPH = torch.from_numpy(before_LPRH[:, :, early.index(place)].copy())
+                    row.hidden_LPH = self._stepper.read(before_LPH, read_T)
                 output = replace(output, state=row.state(output.held_back))
             if output.text or output.finished or output.failed:
                 outputs.append(output)

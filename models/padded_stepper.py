@@ -6,7 +6,7 @@ or not: products of another number of rows may be rounded otherwise, and a row's
 Shape suffixes as in models.stepper.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,10 +76,9 @@ class PaddedStepper:
         return state_LPH
 
     @torch.no_grad()
-    def states(self) -> NDArray[np.float32]:
+    def states(self, places: Sequence[int]) -> NDArray[np.float32]:
         """As Stepper's."""
-        rows = [self._place(place).cpu().numpy() for place in range(len(self))]
-        return np.stack(rows, axis=2)
+        return np.stack([self._place(place).cpu().numpy() for place in places], axis=2)
 
     @torch.no_grad()
     def write(self, steps: int) -> NDArray[np.int64]:

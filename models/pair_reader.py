@@ -27,6 +27,8 @@ FEWEST_WEIGHT_BYTES = 256 * 1024
 """Of a layer's recurrent weights. Smaller ones lie in a core's own cache, and a product takes as long as meeting."""
 MOST_SPINS = 500_000
 """Half a millisecond: a thread that works is never so late, one that the system has set aside is."""
+MOST_WEIGHT_BYTES = 16 * 1024 * 1024
+"""The halves are a second copy of all weights, beside those that models may take, and made in a tenth of a second."""
 FIRST_REST, LONGEST_REST = 16, 1024
 """Pieces that one thread reads before two try again, after one trial in vain and after many."""
 
@@ -40,8 +42,7 @@ class PairReader:
         self,
         cell: int,
         table_VG: NDArray[Any],
-        recurrent: Sequence[Weight],
-        inputs: Sequence[Weight],
+        halves: "Future[Halves]",
         alone: Read,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -50,14 +51,15 @@ class PairReader:
         self._resting, self._next_rest = 1, FIRST_REST  # one piece alone first, to compare with
         self._alone_seconds = 0.0  # for each character
         self._most_spins = MOST_SPINS
-        self._halves = _other_thread().submit(_Halves, recurrent, inputs)
+        self.halves = halves
 
     def __call__(self, state_LPH: Tensor, ids_T: NDArray[np.int64]) -> Tensor:
-        if self._resting or not self._halves.done():
+        # At a single character they might not meet, and one would wait for another that has not begun.
+        if len(ids_T) < 2 or self._resting or not self.halves.done() or self.halves.exception() is not None:
             self._resting = max(0, self._resting - 1)
             return self._read_alone(state_LPH, ids_T)
         began = self._clock()
-        after_LPH = self._read_together(self._halves.result(), state_LPH, ids_T)
+        after_LPH = self._read_together(self.halves.result(), state_LPH, ids_T)
         seconds = (self._clock() - began) / len(ids_T)
         if after_LPH is None or seconds > self._alone_seconds:
             self._resting = self._next_rest
@@ -72,7 +74,7 @@ class PairReader:
         self._alone_seconds = (self._clock() - began) / len(ids_T)
         return after_LPH
 
-    def _read_together(self, halves: "_Halves", state_LPH: Tensor, ids_T: NDArray[np.int64]) -> Tensor | None:
+    def _read_together(self, halves: "Halves", state_LPH: Tensor, ids_T: NDArray[np.int64]) -> Tensor | None:
         """None where that was given up."""
         if not halves.usable:
             return None
@@ -95,14 +97,22 @@ class PairReader:
                 raise
 
         other: Future[bool] = _other_thread().submit(read_half, 1)
+        done = others_done = False
         try:
             done = read_half(0)
         finally:
-            others_done = other.result()  # in any case: it works on memory of ours
+            # One that has begun is waited for, in any case: it works on memory of ours.
+            if done or not other.cancel():
+                others_done = other.result()
         return after_LPH if done and others_done else None
 
 
-class _Halves:
+def prepare(recurrent: Sequence[Weight], inputs: Sequence[Weight]) -> "Future[Halves]":
+    """The halves of a network's weights, once they are there. For all its readers, as long as there are any."""
+    return _preparing_thread().submit(Halves, recurrent, inputs)
+
+
+class Halves:
     """The weights, cut into those of the first half of units and those of the second."""
 
     def __init__(self, recurrent: Sequence[Weight], inputs: Sequence[Weight]) -> None:
@@ -137,12 +147,17 @@ def compile_first(dtype: torch.dtype) -> None:
 
 def worth_two_threads(characters: int, weight: Weight) -> bool:
     """Whether a text of so many characters, and the largest weight of a layer, may gain by a second thread."""
-    fits = weight.inputs % 2 == 0 and weight.bytes >= FEWEST_WEIGHT_BYTES
+    fits = weight.inputs % 2 == 0 and FEWEST_WEIGHT_BYTES <= weight.bytes <= MOST_WEIGHT_BYTES
     return fits and characters >= FEWEST_CHARACTERS and _cores() > 1
 
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@cache
+def _preparing_thread() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, thread_name_prefix="halves", initializer=lambda: torch.set_num_threads(1))
 
 
 @cache

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 MOST_STATES = 256
-MOST_BYTES = 4 * 1024 * 1024
+MOST_BYTES = 1024 * 1024
+"""Of one model, beside its weights."""
 
 
 class Hasher(Protocol):
@@ -65,6 +66,8 @@ class PrefixCache:
     def keep(self, hasher: Hasher, length: int, state_LPH: Tensor) -> None:
         """The state after `length` characters, which were hashed."""
         key = hasher.digest()
+        if state_LPH.nbytes > self._most_bytes:
+            return
         if key in self._states:
             self._states.move_to_end(key)
             return

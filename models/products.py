@@ -33,6 +33,7 @@ from models.torch_calls import (
     PACKED,
     PLAIN,
     TEXT,
+    TYPE,
     TYPES,
     WAY,
     WEIGHT,
@@ -52,6 +53,7 @@ _KERNELS = {
     torch.bfloat16: "_ZN2at6native7cpublas6brgemmEllllllbPKN3c108BFloat16ES5_Pfb",
 }
 
+_BFLOAT16 = TYPES[torch.bfloat16]
 BLOCK = 64
 """Columns of a product that one call of the kernel makes: their weights, about 64 KB, stay in the cache for all rows.
 One row of [2048, 512], bfloat16: 27 us, with 16 columns 60, with all at once 40; several rows do not mind."""
@@ -159,7 +161,8 @@ def _kernel_multiplies(dtype: torch.dtype) -> bool:
 
     Not with AMX, for bfloat16: which sizes it then takes was never seen.
     """
-    limited = {"ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"} & set(os.environ)
+    limited = bool({"ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"} & set(os.environ))
+    limited = limited or not torch.__version__.startswith("2.13.")  # the name says what the compiler made of it
     if limited or not torch.backends.mkldnn.is_available() or not address_of(_KERNELS[dtype]):
         return False
     if dtype == torch.bfloat16:
@@ -189,6 +192,8 @@ def multiply(weight: Array, values_BK: Array, products_BN: Array) -> None:
     """
     if values_BK.shape[1] != weight[INPUTS] or products_BN.shape != (values_BK.shape[0], weight[WIDTH]):
         raise ValueError("rows of another length than the weight's")
+    if (values_BK.itemsize == 2) != (weight[TYPE] == _BFLOAT16):
+        raise ValueError("values of another type than the weight's")
     if weight[WAY] == KERNEL:
         _by_kernel(weight, values_BK, products_BN)
     else:

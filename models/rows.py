@@ -35,18 +35,23 @@ class RowState:
     last_id: int
     position: int
     """Characters written so far, from the first request on."""
-    seed: int
     sample: int
     tally_V: NDArray[np.int32] | None = None
     """models.sampling's marks, without FORBIDDEN; None if nothing was counted."""
     held_back: str = ""
     """Written, but not yet shown: it may become the beginning of a stop string."""
 
+    def fits(self, empty_LPH: Tensor, vocabulary: Vocabulary) -> bool:
+        """Whether it is one of a network with such states and this vocabulary."""
+        is_known = 0 <= self.last_id < len(vocabulary)
+        is_counted = self.tally_V is None or len(self.tally_V) == len(vocabulary)
+        return self.hidden_LPH.shape == empty_LPH.shape and is_known and is_counted
+
     def to_bytes(self) -> bytes:
         """Numbers are little-endian: the length of a JSON object (uint32), the object, float32 [L, P, H], then id
         (uint32) and marks (int32) of each character that has some."""
         marked = np.flatnonzero(self.tally_V) if self.tally_V is not None else np.empty(0, np.int64)
-        fields = {"last_id": self.last_id, "position": self.position, "seed": self.seed, "sample": self.sample}
+        fields = {"last_id": self.last_id, "position": self.position, "sample": self.sample}
         told = json.dumps(
             fields
             | {"shape": list(self.hidden_LPH.shape), "held_back": self.held_back, "marked": len(marked)}
@@ -101,7 +106,8 @@ class RowOutput:
     finished: FinishReason | None = None
     failed: str | None = None
     held_back: str = ""
-    """At the end by length: the text's last characters, which may be the beginning of a stop string."""
+    """At the end by length: the text's last characters, which may be the beginning of a stop string. At a stop string
+    within what another request held back: what comes after it."""
     state: RowState | None = None
     """At the end, if the request wants it. After a stop string: as if that had been read."""
 
@@ -174,13 +180,11 @@ class Row:
         self.noise_key = noise_key(request.seed, self._sample)
         self._characters = prepared.vocabulary.characters
         self._stops = StopStrings(prepared.stops)
-        # Fed again: of another request's stop strings it may be the beginning, or all.
-        self._released, self._over = "", False
-        for character in prepared.held_back:
-            piece, self._over = self._stops.feed(character)
-            self._released += piece
-            if self._over:
-                break
+        # Fed again: of another request's stop strings it may be the beginning, or hold all of one.
+        self._released, self._over, self._unfed = "", False, prepared.held_back
+        while self._unfed and not self._over:
+            piece, self._over = self._stops.feed(self._unfed[0])
+            self._released, self._unfed = self._released + piece, self._unfed[1:]
 
     @property
     def position(self) -> int:
@@ -223,18 +227,16 @@ class Row:
         self.allowance -= len(text)
         if self.tally_V is not None:
             for drawn in ids[taken:]:
-                if drawn < 0:
-                    break
-                self.tally_V[drawn] -= WRITTEN
-        held_back = self._stops.rest() if finished == "length" else ""
+                if drawn >= 0:
+                    self.tally_V[drawn] -= WRITTEN
+        held_back = self._stops.rest() if finished == "length" else self._unfed
         return RowOutput(self.id, text, finished, failed, held_back), taken
 
     def state(self, held_back: str) -> RowState:
         """Where it stands, the last character taken not yet read."""
         assert self.hidden_LPH is not None
         tally_V = self.tally_V & ~FORBIDDEN if self.tally_V is not None and self._counted else None
-        drawn = self.request.seed, self._sample
-        return RowState(self.hidden_LPH, self.last_id, self.position, *drawn, tally_V, held_back)
+        return RowState(self.hidden_LPH, self.last_id, self.position, self._sample, tally_V, held_back)
 
 
 def beginning(vocabulary: Vocabulary) -> str:

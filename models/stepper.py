@@ -9,7 +9,8 @@ of ten would be rounded to a thirtieth. Shape suffixes as in models.inference.
 """
 
 import sys
-from collections.abc import Iterator
+import weakref
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
@@ -21,7 +22,7 @@ from torch import Tensor
 from models import inference, likelihood, pair_reader
 from models.config import ModelConfig
 from models.padded_stepper import PaddedStepper
-from models.pair_reader import PairReader, Read, worth_two_threads
+from models.pair_reader import PairReader, Read, prepare, worth_two_threads
 from models.precision import multiplies_bfloat16
 from models.products import Weight, array_of
 from models.rnn import CharRNN
@@ -84,6 +85,7 @@ class Stepper:
         self.dtype = dtype
         """Of the products, but for the output layer's."""
         self._length = 0
+        self._last_pair: weakref.ref[PairReader] | None = None
         self._tallies: list[NDArray[np.int32] | None] = []  # as long as their addresses are in use
         self.row_invariant = all(map(_is_row_invariant, [*recurrent, *inputs, self._output]))
         """Whether a row's products have the same bits among others. If not, each row is stepped alone."""
@@ -133,9 +135,9 @@ class Stepper:
         self._tallies.pop()
         return state_LPH
 
-    def states(self) -> NDArray[np.float32]:
-        """A copy of all rows' states as they are now [L, P, R, H]."""
-        return self._rows.states_LPRH[:, :, : self._length].copy()
+    def states(self, places: Sequence[int]) -> NDArray[np.float32]:
+        """A copy of some rows' states as they are now [L, P, R, H]."""
+        return self._rows.states_LPRH[:, :, list(places)]
 
     def write(self, steps: int) -> NDArray[np.int64]:
         """The ids of the next characters of all rows [T, R]; -1 where the network answers nothing finite, after which
@@ -162,7 +164,11 @@ class Stepper:
         """What reads as `read` does, the fastest way for a text of so many characters in pieces."""
         if not worth_two_threads(characters, self._recurrent[0]):
             return self.read
-        return PairReader(self._cell, self._table_VG, self._recurrent, self._inputs, self.read)
+        pair = self._last_pair() if self._last_pair is not None else None
+        halves = pair.halves if pair is not None else prepare(self._recurrent, self._inputs)
+        pair = PairReader(self._cell, self._table_VG, halves, self.read)
+        self._last_pair = weakref.ref(pair)
+        return pair
 
     def lanes(self, number: int) -> "_Rows":
         """So many texts that are to be scored side by side, of which nothing has been read."""

@@ -84,7 +84,7 @@ class Process:
 
     def _obey(self, message: Message) -> None:
         match message["do"]:
-            case "admit" | "score" if engine := self._shelf.get(message["blob"]):
+            case "admit" | "score" if (engine := self._shelf.get(message["blob"])) is not None:
                 self._begin(engine, message)
             case "admit" | "score" | "inspect":
                 self._wait_for(message)
@@ -116,7 +116,9 @@ class Process:
 
     def _admit_to(self, blob_id: str, decoded: Decoded, message: Message) -> None:
         try:
-            engine = self._shelf.get(blob_id) or self._shelf.keep(blob_id, decoded)
+            engine = self._shelf.get(blob_id)
+            if engine is None:
+                engine = self._shelf.keep(blob_id, decoded)
         except Refused as refused:
             self._refuse(message, refused)
         else:

@@ -115,6 +115,8 @@ class Stream:
         """The process wants the next piece of the text to score."""
         if self.link is not None and (piece := next(self._unsent, None)):
             self.link.say({"do": "feed", "row": self.id, "text": piece[0], "last": piece[1]})
+            if piece[1]:
+                self._unsent = iter(())  # which else keeps the text
 
     def take(self, text: str, ending: Message | None) -> None:
         """The process wrote more, and perhaps has come to the end."""

@@ -61,6 +61,8 @@ class Patience:
 SETTLED_SECONDS = 10.0
 """A process that lived so long is started again at once when it dies."""
 LONGEST_DELAY_SECONDS = 10.0
+SLOWEST_READING = 20_000
+"""Characters of a text to score in a second, before it is admitted, beside as many others as there may be."""
 
 
 class Generation:
@@ -131,23 +133,24 @@ class Generation:
         Raises GenerationRefused, GenerationUnavailable; then, or if it is cancelled, the streams are evicted.
         """
         message = {"blob": blob_id, "request": request, "characters": GRANTED_CHARACTERS}
-        await self._begin(samples, lambda link: samples.admit(link, message))
+        await self._begin(samples, lambda link: samples.admit(link, message), self._patience.admit)
 
     async def score(self, samples: Samples, blob_id: str, text: str, request: Message) -> None:
         """As `admit`, of one stream whose text is a document: the fields that tell the scores, ready to end an
         object."""
         message = {"blob": blob_id, "request": request}
-        await self._begin(samples, lambda link: samples.score(link, text, message))
+        patience = self._patience.admit + len(text) / SLOWEST_READING
+        await self._begin(samples, lambda link: samples.score(link, text, message), patience)
 
-    async def _begin(self, samples: Samples, ask: Callable[[Link], None]) -> None:
+    async def _begin(self, samples: Samples, ask: Callable[[Link], None], seconds: float) -> None:
         try:
             link = await self._ready_link()
             ask(link)
-            async with asyncio.timeout(self._patience.admit):
+            async with asyncio.timeout(seconds):
                 await samples.admitted
         except TimeoutError:
             samples.evict()
-            raise GenerationUnavailable("the model could not be loaded in time") from None
+            raise GenerationUnavailable("the model could not be loaded, or the text not be read, in time") from None
         except BaseException:
             samples.evict()
             raise

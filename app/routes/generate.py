@@ -23,7 +23,7 @@ from app.routes.generation_responses import Events, PlainText, Told, nobody_list
 from app.schemas import GenerateQuery, GenerateRequest
 from app.settings import Settings
 from app.store.database import Database
-from app.store.trained_models import Checkpoint, Model
+from app.store.trained_models import LATEST, Checkpoint, Model
 
 router = APIRouter(tags=["generate"])
 
@@ -126,6 +126,8 @@ class _Generating:
         self._check_prompt(asked.prompt)
         if asked.n > 1 and kind == PlainText.media_type:
             raise invalid("n", "plain text has room for one text: ask for application/json or text/event-stream")
+        if asked.n > self._settings.max_streams:
+            raise invalid("n", f"must be at most {self._settings.max_streams}, as many streams as may be open at once")
         start = self._start(asked)
         if start is not None:
             asked = asked.model_copy(
@@ -182,6 +184,7 @@ class _Generating:
 def _check_names(key: str, model: Model, checkpoint: Checkpoint) -> None:
     """Raises Problem unless the key names this model, and this checkpoint if any. Newer ones may have its name."""
     name, at, step = key.partition("@")
-    if key != checkpoint.id and (name not in (model.id, model.name) or (at and step != str(checkpoint.step))):
+    is_step = not at or step == LATEST or (step.isascii() and step.isdigit() and int(step[:20]) == checkpoint.step)
+    if key != checkpoint.id and not (name in (model.id, model.name) and is_step):
         belongs = f"belongs to step {checkpoint.step} of model {model.name!r} ({model.id}), not to {key!r}"
         raise invalid("continue_from", belongs, code="invalid_state")

@@ -4,8 +4,10 @@ Invariant: a name has one key for ever, whichever service asks first.
 """
 
 import secrets
+from contextlib import suppress
 
 from sqlalchemy import insert, select
+from sqlalchemy.exc import IntegrityError
 
 from app.store.database import Database
 from app.store.schema import secrets as table
@@ -19,8 +21,9 @@ def secret_key(database: Database, name: str) -> bytes:
     with database.read() as connection:
         if (key := connection.execute(query).scalar()) is not None:
             return bytes(key)
-    with database.write() as connection:
-        if (key := connection.execute(query).scalar()) is None:  # another service may have been here since
-            key = secrets.token_bytes(KEY_BYTES)
-            connection.execute(insert(table).values(name=name, value=key))
-        return bytes(key)
+    # Another service may be here at the same time, and first.
+    with suppress(IntegrityError), database.write() as connection:
+        if connection.execute(query).scalar() is None:
+            connection.execute(insert(table).values(name=name, value=secrets.token_bytes(KEY_BYTES)))
+    with database.read() as connection:
+        return bytes(connection.execute(query).scalar_one())

@@ -46,7 +46,7 @@ def requests() -> list[Case]:
         _text("a prompt of 10 MB", 413, "content_too_large", prompt="a" * 10_000_000),
         _text("no character is allowed", 422, refused, "none may be written", allowed_characters=""),
         _text("only unknown characters are allowed", 422, refused, "none may be written", allowed_characters="€"),
-        *(_text(f"a state that is none: {state[:20]!r}", 422, "invalid_state", "continue_from", continue_from=state)
+        *(_text(f"a state that is none: {state[:9]!r}, {len(state)}", 422, "invalid_state", "continue", continue_from=state)
           for state in ("x", "é", "bm8gc3RhdGU", "A" * 43, "A" * 1000, "\0")),
         _text("a state of 5 MB", 422, refused, "continue_from", continue_from="A" * 5_000_000),
         _text("an unknown model", 404, "model_not_found", "nobody", model="nobody"),

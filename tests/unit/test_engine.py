@@ -60,8 +60,8 @@ class Scripted:
         self._states.pop()
         return state_LPH
 
-    def states(self) -> np.ndarray:
-        return np.stack([state.numpy() for state in self._states], axis=2)
+    def states(self, places: list[int]) -> np.ndarray:
+        return np.stack([self._states[place].numpy() for place in places], axis=2)
 
     def write(self, steps: int) -> np.ndarray:
         drawn = []
