@@ -71,6 +71,8 @@ class Client:
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             reason = str(error) or type(error).__name__
             raise ClientError(f"no answer from {self.url} ({reason}); `charsmith serve` starts a service") from error
+        except ValueError as error:  # NaN, or half a character
+            raise ClientError(f"this cannot be sent: {error}") from error
 
     def pages(self, path: str) -> Iterator[dict[str, Any]]:
         """Every item of a list, page by page. Raises ClientError."""

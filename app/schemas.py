@@ -153,7 +153,10 @@ class GenerateRequest(Request):
 
     def settings(self) -> dict[str, Any]:
         """What a text that goes on from this one takes over, but the seed, which may have been drawn."""
-        return self.model_dump(include=set(KEPT_SETTINGS))
+        kept = self.model_dump(include=set(KEPT_SETTINGS))
+        # A state is to be small: of a set of characters each once.
+        sets = {name: kept[name] for name in ("allowed_characters", "forbidden_characters") if kept[name]}
+        return kept | {name: "".join(dict.fromkeys(characters)) for name, characters in sets.items()}
 
 
 class GenerateQuery(GenerateRequest):

@@ -26,6 +26,10 @@ FinishReason = Literal["stop", "length"]
 NOT_FINITE = "the network's answer is not finite"
 
 
+class NothingAllowed(ValueError):
+    """A request allows no character of the vocabulary."""
+
+
 @dataclass(frozen=True, slots=True)
 class RowState:
     """Where a text stands: all that it takes to go on with it, beside the weights and the request's settings."""
@@ -116,7 +120,7 @@ class Prepared:
     """A request in the terms of one network, the same for all its samples.
 
     The prompt is normalized as the network's texts were. Raises UnknownCharacter, with the position therein, unless
-    such are to be skipped; ValueError when no character may be written.
+    such are to be skipped; NothingAllowed.
     """
 
     def __init__(self, request: RowRequest, info: CheckpointInfo) -> None:
@@ -156,7 +160,7 @@ class Prepared:
         if request.forbidden:
             tally_V[self.vocabulary.encode(self.vocabulary.known(request.forbidden))] |= FORBIDDEN
         if (tally_V & FORBIDDEN).all():
-            raise ValueError("of the characters that the model knows none may be written")
+            raise NothingAllowed("of the characters that the model knows none may be written")
         return tally_V
 
 

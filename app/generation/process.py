@@ -25,7 +25,7 @@ from app.generation.shelf import Decoded, Refused, Shelf
 from app.processes import end_with_parent, parent_socket
 from app.store.database import open_database
 from models.engine import Engine
-from models.rows import RowOutput, RowRequest, RowState
+from models.rows import NothingAllowed, RowOutput, RowRequest, RowState
 from models.sampling import SamplingConfig
 from models.vocabulary import UnknownCharacter
 
@@ -137,6 +137,9 @@ class Process:
         except UnknownCharacter as error:
             fields: dict[str, str | int] = {"character": error.character, "position": error.position}
             self._refuse(message, Refused("unknown_character", str(error), **fields))
+            return
+        except NothingAllowed as error:
+            self._refuse(message, Refused("nothing_allowed", str(error)))
             return
         except ValueError as error:  # of one request: the others' texts go on
             self._refuse(message, Refused("invalid_request", str(error)))

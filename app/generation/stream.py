@@ -27,8 +27,9 @@ class GenerationError(Exception):
 class TooManyStreams(GenerationError):
     """As many streams are open as may be."""
 
-    def __init__(self, limit: int) -> None:
-        super().__init__(f"{limit} streams are open already, no more are taken")
+    def __init__(self, limit: int, open_streams: int, wanted: int) -> None:
+        places = "one place" if wanted == 1 else f"{wanted} places"
+        super().__init__(f"of at most {limit} streams {open_streams} are open: {places} cannot be had at the moment")
         self.limit = limit
 
 

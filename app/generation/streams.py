@@ -120,7 +120,7 @@ class Generation:
         Costs nothing: hold places before anything that does, so that a crowd is refused at once.
         """
         if len(self._streams) + number > self._max_streams:
-            raise TooManyStreams(self._max_streams)
+            raise TooManyStreams(self._max_streams, len(self._streams), number)
         changed = asyncio.Event()
         samples = Samples([Stream(next(self._ids), self._forget, changed) for _ in range(number)], changed)
         for stream in samples.streams:

@@ -110,7 +110,7 @@ def test_a_state_belongs_to_its_model_and_checkpoint(service: GeneratingService)
     store_model(service.database, "other", tiny_checkpoint(hidden_size=6))
     made = store_model(service.database, "short-lived", tiny_checkpoint(hidden_size=6))
     state = service.generate(JSON, model="short-lived", max_characters=5).json()["state"]
-    for key in ("short-lived", made.id, "short-lived@70", f"{made.id}@70"):
+    for key in ("short-lived", made.id, "short-lived@70", "short-lived@070", f"{made.id}@70", "short-lived@latest"):
         assert service.generate(model=key, continue_from=state).status_code == 200
     for key in ("other", "tiny", "short-lived@71", "nobody"):
         problem = assert_problem(service.generate(model=key, continue_from=state), 422, "continue_from")
@@ -165,6 +165,10 @@ def test_several_texts_take_as_many_places_and_give_them_back(service: Generatin
     service.wait_for_rows(0)
 
 
+def test_more_texts_than_may_be_open_are_refused_for_good(service: GeneratingService) -> None:
+    assert "at most 8" in assert_problem(service.generate(JSON, n=9), 422, "n")["detail"]
+
+
 def test_plain_text_has_room_for_one_text(service: GeneratingService) -> None:
     assert "plain text" in assert_problem(service.generate(n=2), 422, "n")["detail"]
 
@@ -175,4 +179,5 @@ def test_penalties_and_character_sets_reach_the_text(service: GeneratingService)
     assert not set(service.generate(forbidden_characters="aeiou", **fields).text) & set("aeiou")
     text = service.generate(seed=5, max_characters=29, temperature=0, presence_penalty=10, frequency_penalty=10).text
     assert len(set(text)) == 29, "no character twice while there are others"
-    assert_problem(service.generate(allowed_characters="€"), 422)
+    problem = assert_problem(service.generate(allowed_characters="€"), 422, "allowed_characters")
+    assert problem["code"] == "nothing_allowed"

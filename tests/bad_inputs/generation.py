@@ -44,9 +44,9 @@ def requests() -> list[Case]:
         _text("NUL in a prompt", 422, unknown, "U+0000", prompt="a\0"),
         _text("a prompt over the limit", 422, "prompt_too_long", "100000", prompt="a" * 100_001),
         _text("a prompt of 10 MB", 413, "content_too_large", prompt="a" * 10_000_000),
-        _text("no character is allowed", 422, refused, "none may be written", allowed_characters=""),
-        _text("only unknown characters are allowed", 422, refused, "none may be written", allowed_characters="€"),
-        *(_text(f"a state that is none: {state[:9]!r}, {len(state)}", 422, "invalid_state", "continue", continue_from=state)
+        _text("no character is allowed", 422, "nothing_allowed", "allowed_characters", allowed_characters=""),
+        _text("only unknown characters are allowed", 422, "nothing_allowed", "none may", allowed_characters="€"),
+        *(_text(f"no state: {state[:9]!r}, {len(state)}", 422, "invalid_state", "continue_from", continue_from=state)
           for state in ("x", "é", "bm8gc3RhdGU", "A" * 43, "A" * 1000, "\0")),
         _text("a state of 5 MB", 422, refused, "continue_from", continue_from="A" * 5_000_000),
         _text("an unknown model", 404, "model_not_found", "nobody", model="nobody"),
