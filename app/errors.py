@@ -100,14 +100,17 @@ PASSING = {"model_too_large", "load_failed", "checkpoint_gone"}
 """Refusals of the generation process that a later try may not meet: the fault is not the request's."""
 
 
+FIELDS = {"unknown_character": "prompt", "nothing_allowed": "allowed_characters"}
+"""What of a request is to blame, unless its route says otherwise."""
+
+
 def refusal(error: GenerationRefused, field: str | None = None) -> Problem:
     """What the generation process refuses; `field` of the request is to blame, unless it is a matter of the moment."""
     if error.code in PASSING:
         return _later(503, error.code)(error)
     if error.code == "checkpoint_corrupted":
         return _corrupted(error)
-    if error.code == "unknown_character":
-        field = field or "prompt"
+    field = field or FIELDS.get(error.code)
     if field is None:
         return Problem(422, error.code, str(error), **error.fields)
     if error.code == "invalid_checkpoint":

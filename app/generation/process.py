@@ -179,6 +179,7 @@ class Process:
         return {
             "rows": len(self._home) + len(self._scoring),
             "models": len(self._shelf),
+            "loads": self._shelf.loads,
             "model_bytes": self._shelf.bytes,
             "characters": self._characters,
         }

@@ -56,6 +56,8 @@ class Shelf:
         self._device = device
         self._wake = wake
         self._budget = budget
+        self.loads = 0
+        """How often a model was taken in."""
         self._engines: OrderedDict[str, Engine] = OrderedDict()
         self._decoded: dict[str, Decoded] = {}
         self._lent: Counter[str] = Counter()
@@ -93,6 +95,7 @@ class Shelf:
 
     def keep(self, blob_id: str, decoded: Decoded) -> Engine:
         """The engine of a model that was read; older ones make room for it. Raises Refused where they cannot."""
+        self.loads += 1
         self._check_room(decoded.stepper.bytes, self._in_use())  # again: rows may have begun since it was asked for
         engine = Engine(decoded.stepper, decoded.info)
         self._engines[blob_id] = engine

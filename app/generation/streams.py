@@ -161,7 +161,10 @@ class Generation:
         return described
 
     async def counts(self) -> dict[str, int]:
-        """What the process holds: rows, models, model_bytes, characters written. Raises GenerationUnavailable."""
+        """What the process holds: rows, models, how often one was loaded, model_bytes, characters written.
+
+        Raises GenerationUnavailable.
+        """
         counted: dict[str, int] = await self._call({"do": "count"})
         return counted
 

@@ -74,10 +74,14 @@ class GeneratingService:
     def generate(self, kind: str = "text/plain", **fields: Any) -> httpx.Response:
         return self.http.post("/generate", json={"model": "tiny"} | fields, headers={"Accept": kind})
 
+    def count(self, what: str) -> int:
+        """Of the generation process' counts, as they are now."""
+        counts = asyncio.run_coroutine_threadsafe(self.generation.counts(), self.loop)
+        return counts.result(DEADLINE_SECONDS)[what]
+
     def rows(self) -> int:
         """Rows that the generation process holds now."""
-        counts = asyncio.run_coroutine_threadsafe(self.generation.counts(), self.loop)
-        return counts.result(DEADLINE_SECONDS)["rows"]
+        return self.count("rows")
 
     def wait_for_rows(self, number: int) -> None:
         wait_until(lambda: self.generation.open_streams == number and self.rows() == number)

@@ -117,6 +117,17 @@ def test_a_model_is_named_by_id_by_name_or_with_a_step(service: GeneratingServic
     assert len(texts) == 1
 
 
+def test_a_model_stays_loaded_between_requests(service: GeneratingService) -> None:
+    service.generate(max_characters=1)
+    service.wait_for_rows(0)
+    loads = service.count("loads")
+    for kind in KINDS:
+        service.generate(kind, max_characters=1)
+        service.http.post("/score", json={"model": "tiny", "text": "abc"})
+        service.wait_for_rows(0)
+    assert service.count("loads") == loads
+
+
 def test_temperature_0_always_takes_the_likeliest_character(service: GeneratingService) -> None:
     assert service.generate(temperature=0, seed=1).text == service.generate(temperature=0, seed=2).text
 
