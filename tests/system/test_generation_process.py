@@ -99,7 +99,7 @@ def test_a_request_that_comes_while_the_process_is_started_again_waits_for_it(se
 
 def test_a_hung_process_is_told_from_a_busy_one_and_replaced(tmp_path: Path) -> None:
     database = open_database(f"sqlite:///{tmp_path}/charsmith.db")
-    blob = write_blob(database, [tiny_checkpoint()])
+    blob = write_blob(database, [tiny_checkpoint(hidden_size=512)])  # a smaller one writes a million in a second
     database.close()
     asked = GenerateRequest(model="tiny", max_characters=1_000_000)
 
