@@ -21,6 +21,7 @@ from starlette.types import ASGIApp
 from app import docs_page, errors, framework_errors
 from app.answer_headers import GuardAnswers
 from app.body_limit import EndRefusedUploads
+from app.crowd import RefuseCrowds
 from app.generation.streams import Generation
 from app.head_requests import AnswerHead
 from app.openapi import DESCRIPTION, TAGS, describe, operation_id, problems
@@ -79,7 +80,7 @@ def _surround(app: FastAPI, settings: Settings) -> None:
     build = app.build_middleware_stack
 
     def build_surrounded() -> ASGIApp:
-        stack: ASGIApp = build()
+        stack: ASGIApp = RefuseCrowds(build(), lambda: app.state.generation.full())
         if settings.cors_origins:
             stack = CORSMiddleware(
                 stack,
@@ -99,6 +100,10 @@ def _add_routes(app: FastAPI, settings: Settings) -> None:
     """Each group with the largest body that it takes: Starlette stops reading there."""
     unready = problems(503)  # whatever needs the database may find it locked
     calls = APIRouter(dependencies=[Depends(framework_errors.refuse_unknown_fields)])
+    # First, since routes are tried in order, which took a fifth of what a short request costs.
+    texts_and_states = MAX_STATE_CHARACTERS + ESCAPED_BYTES * (settings.max_prompt_characters + 2 * MAX_CHARACTER_SET)
+    calls.include_router(generate.router, max_body_size=MIB + texts_and_states)
+    calls.include_router(score.router, max_body_size=MIB + ESCAPED_BYTES * settings.max_score_characters)
     calls.include_router(
         corpora.uploads, max_body_size=settings.max_corpus_bytes + FORM_OVERHEAD_BYTES, responses=unready
     )
@@ -109,9 +114,6 @@ def _add_routes(app: FastAPI, settings: Settings) -> None:
         models.uploads, max_body_size=settings.max_model_bytes + FORM_OVERHEAD_BYTES, responses=unready
     )
     calls.include_router(models.router, max_body_size=MIB, responses=unready)
-    texts_and_states = MAX_STATE_CHARACTERS + ESCAPED_BYTES * (settings.max_prompt_characters + 2 * MAX_CHARACTER_SET)
-    calls.include_router(generate.router, max_body_size=MIB + texts_and_states)
-    calls.include_router(score.router, max_body_size=MIB + ESCAPED_BYTES * settings.max_score_characters)
     app.include_router(calls)
     app.include_router(health.router, max_body_size=MIB)
 

@@ -4,6 +4,8 @@ Knows no route: such a request never reaches the app. Invariant: whatever bytes 
 a problem document.
 """
 
+import asyncio
+
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -13,6 +15,9 @@ from app.errors import Problem
 HEAD_BYTES = 64 * 1024
 """Of the first line and the headers: a prompt by GET is in them."""
 PIECE_BYTES = 16 * 1024
+UNSENT_BYTES = 16 * 1024
+"""Of an answer that wait here for the system to take them, and what is written last: asyncio's own 64 KiB would be
+most of the memory of a stream that nobody reads."""
 DETAIL = (
     "This is no HTTP/1.1 request that can be taken: malformed, with characters in its address that must be "
     f"percent-encoded (`é` is `%C3%A9`), or with headers of over {HEAD_BYTES} bytes."
@@ -20,7 +25,12 @@ DETAIL = (
 
 
 class Protocol(H11Protocol):
-    """Overrides the one answer that uvicorn writes by itself, which is plain text, and holds headers to a limit."""
+    """Overrides the one answer that uvicorn writes by itself, which is plain text; limits headers and unsent bytes."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """From here on, whoever writes waits while more than `UNSENT_BYTES` are unsent."""
+        super().connection_made(transport)
+        transport.set_write_buffer_limits(high=UNSENT_BYTES)
 
     def data_received(self, data: bytes) -> None:
         """h11 limits only what is incomplete: headers that came all at once would pass, however many they are."""

@@ -84,7 +84,7 @@ def _train(options: Options, seconds: float, protocols: tuple[Protocol, ...], *,
 
 def _short_trainings(options: Options, anchor: Anchor) -> Iterator[tuple[float, TrainingRun]]:
     """Trainings of a few seconds with their budgets, every checkpoint scored."""
-    shares = {"full": BUDGET_SHARES, "short": BUDGET_SHARES[:2], "tiny": BUDGET_SHARES[-1:]}[options.extent]
+    shares = {"full": BUDGET_SHARES, "short": BUDGET_SHARES[1:2], "tiny": BUDGET_SHARES[-1:]}[options.extent]
     for share in shares:
         seconds = share * anchor.seconds
         yield seconds, _train(options, seconds, ("cold 64", "carried"), best_alone=False)

@@ -24,7 +24,7 @@ CORPORA: dict[Extent, tuple[int, ...]] = {"full": (1, 10, 100, 1_000), "short": 
 """Millions of characters of one byte each."""
 VOCABULARIES: dict[Extent, tuple[int, ...]] = {
     "full": (100, 1_000, 5_000, 20_000),
-    "short": (5_000,),
+    "short": (2_000,),
     "tiny": (100,),
 }
 HIDDEN: dict[Extent, tuple[int, ...]] = {"full": (64, 128, 256, 512, 1_024, 2_048), "short": (), "tiny": ()}

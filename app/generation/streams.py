@@ -114,13 +114,19 @@ class Generation:
         """How many streams hold a place, being admitted included."""
         return len(self._streams)
 
+    def full(self, number: int = 1) -> TooManyStreams | None:
+        """Why so many streams cannot be opened at the moment; None if they can."""
+        if len(self._streams) + number > self._max_streams:
+            return TooManyStreams(self._max_streams, len(self._streams), number)
+        return None
+
     def hold_places(self, number: int = 1) -> Samples:
         """Streams that are yet to be admitted, and must be evicted in the end. Raises TooManyStreams.
 
         Costs nothing: hold places before anything that does, so that a crowd is refused at once.
         """
-        if len(self._streams) + number > self._max_streams:
-            raise TooManyStreams(self._max_streams, len(self._streams), number)
+        if (full := self.full(number)) is not None:
+            raise full
         changed = asyncio.Event()
         samples = Samples([Stream(next(self._ids), self._forget, changed) for _ in range(number)], changed)
         for stream in samples.streams:

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 from fastapi import FastAPI
 
+from app.generation.streams import TooManyStreams
 from app.main import create_app
 from app.server import Server, make_server
 from app.settings import Settings
@@ -34,6 +35,9 @@ class ScriptedGeneration:
 
     def end_streams(self, reason: str) -> None:
         self.ended = reason
+
+    def full(self, number: int = 1) -> TooManyStreams | None:
+        return None
 
     async def inspect(self, blob_id: str) -> dict[str, Any]:
         self.inspected.append(blob_id)

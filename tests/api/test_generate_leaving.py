@@ -123,9 +123,30 @@ def test_a_stream_too_many_is_told_to_wait_and_a_place_is_free_again_after_one_l
     refused = service.generate(max_characters=5)
     assert assert_problem(refused, 429)["code"] == "too_many_streams"
     assert int(refused.headers["retry-after"]) >= 1
+    assert refused.headers["x-content-type-options"] == "nosniff"
     connections.pop().close()
     service.wait_for_rows(3)
     assert len(service.generate(max_characters=5).text) == 5
+    for connection in connections:
+        connection.close()
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", "/generate"), ("POST", "/generate"), ("POST", "/score")])
+def test_a_crowd_is_refused_before_its_requests_are_read(service: GeneratingService, method: str, path: str) -> None:
+    assert_problem(service.http.request(method, path), 422)
+    connections = [service.connect(ENDLESS) for _ in range(4)]
+    service.wait_for_rows(4)
+    assert assert_problem(service.http.request(method, path), 429)["code"] == "too_many_streams"
+    assert service.http.head(path).status_code == 405
+    for connection in connections:
+        connection.close()
+
+
+def test_several_texts_are_refused_where_there_is_room_for_one(service: GeneratingService) -> None:
+    connections = [service.connect(ENDLESS) for _ in range(3)]
+    service.wait_for_rows(3)
+    refused = service.generate("application/json", n=2, max_characters=5)
+    assert "2 places" in assert_problem(refused, 429)["detail"]
     for connection in connections:
         connection.close()
 
