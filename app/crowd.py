@@ -1,12 +1,13 @@
-"""Refuses a crowd before it costs anything: when every stream is open, nobody's request for one is even read.
+"""Refuses a crowd before it costs much: when every stream is open, a request for one is neither routed nor validated.
 
 Knows the paths that open streams, and no more of them. Pure ASGI: a refusal that went through routing, validation and
 tasks of its own would take twice as long, and a thousand clients that come at once wait for one another. Invariant:
-only what `hold_places` would refuse is refused here; it still decides for what passes, and for `n` texts at once.
+nothing is refused here while a place is free; what else is wrong with a request is told only then.
 """
 
 from collections.abc import Callable
 
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.errors import problem_of
@@ -14,6 +15,9 @@ from app.generation.streams import TooManyStreams
 
 OPENING = {"/generate": ("GET", "POST"), "/score": ("POST",)}
 """The methods by which a path opens a stream."""
+SMALL_BYTES = 64 * 1024
+"""A body of so many is read before the refusal, so that its connection stays. Larger ones go by way of their route, which
+reads all that it takes: cut off while it is still writing, a client may lose the answer."""
 
 
 class RefuseCrowds:
@@ -24,6 +28,18 @@ class RefuseCrowds:
         self._full = full
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["method"] in OPENING.get(scope["path"], ()) and (full := self._full()):
-            return await problem_of(full).response()(scope, receive, send)
-        return await self._app(scope, receive, send)
+        full = self._full() if _opens_stream(scope) else None
+        if full is None:
+            return await self._app(scope, receive, send)
+        while (message := await receive())["type"] == "http.request" and message.get("more_body", False):
+            pass
+        return await problem_of(full).response()(scope, receive, send)
+
+
+def _opens_stream(scope: Scope) -> bool:
+    """Whether it is a request for a stream, with a small body or none."""
+    if scope["type"] != "http" or scope["method"] not in OPENING.get(scope["path"], ()):
+        return False
+    headers = Headers(scope=scope)
+    length = headers.get("content-length", "0")
+    return "transfer-encoding" not in headers and length.isdecimal() and int(length[:20]) <= SMALL_BYTES

@@ -80,7 +80,7 @@ def _surround(app: FastAPI, settings: Settings) -> None:
     build = app.build_middleware_stack
 
     def build_surrounded() -> ASGIApp:
-        stack: ASGIApp = RefuseCrowds(build(), lambda: app.state.generation.full())
+        stack: ASGIApp = RefuseCrowds(build(), lambda: app.state.generation and app.state.generation.full())
         if settings.cors_origins:
             stack = CORSMiddleware(
                 stack,

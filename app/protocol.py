@@ -28,7 +28,7 @@ class Protocol(H11Protocol):
     """Overrides the one answer that uvicorn writes by itself, which is plain text; limits headers and unsent bytes."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """From here on, whoever writes waits while more than `UNSENT_BYTES` are unsent."""
+        """From here on, whoever writes when more than `UNSENT_BYTES` are unsent waits until a quarter of it is left."""
         super().connection_made(transport)
         transport.set_write_buffer_limits(high=UNSENT_BYTES)
 

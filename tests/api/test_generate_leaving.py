@@ -132,23 +132,38 @@ def test_a_stream_too_many_is_told_to_wait_and_a_place_is_free_again_after_one_l
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "/generate"), ("POST", "/generate"), ("POST", "/score")])
-def test_a_crowd_is_refused_before_its_requests_are_read(service: GeneratingService, method: str, path: str) -> None:
-    assert_problem(service.http.request(method, path), 422)
-    connections = [service.connect(ENDLESS) for _ in range(4)]
-    service.wait_for_rows(4)
-    assert assert_problem(service.http.request(method, path), 429)["code"] == "too_many_streams"
-    assert service.http.head(path).status_code == 405
-    for connection in connections:
-        connection.close()
+def test_a_crowd_is_refused_before_its_requests_are_validated(
+    service: GeneratingService, method: str, path: str
+) -> None:
+    body = {} if method == "GET" else {"content": b"no JSON"}
+    assert_problem(service.http.request(method, path, **body), 422)
+    with contextlib.ExitStack() as stack:
+        for _ in range(4):
+            stack.enter_context(service.connect(ENDLESS, receive_bytes=4096))
+        service.wait_for_rows(4)
+        refused = service.http.request(method, path, **body)
+        assert assert_problem(refused, 429)["code"] == "too_many_streams"
+        assert refused.headers.get("connection") != "close"
+        assert service.http.head(path).status_code == 405
+
+
+def test_a_large_body_is_read_whole_before_it_is_refused(service: GeneratingService) -> None:
+    with contextlib.ExitStack() as stack:
+        for _ in range(4):
+            stack.enter_context(service.connect(ENDLESS, receive_bytes=4096))
+        service.wait_for_rows(4)
+        refused = service.http.post("/score", json={"model": "tiny", "text": "ab" * 4_000_000})
+        assert_problem(refused, 429)
+        assert refused.headers.get("connection") != "close"
 
 
 def test_several_texts_are_refused_where_there_is_room_for_one(service: GeneratingService) -> None:
-    connections = [service.connect(ENDLESS) for _ in range(3)]
-    service.wait_for_rows(3)
-    refused = service.generate("application/json", n=2, max_characters=5)
-    assert "2 places" in assert_problem(refused, 429)["detail"]
-    for connection in connections:
-        connection.close()
+    with contextlib.ExitStack() as stack:
+        for _ in range(3):
+            stack.enter_context(service.connect(ENDLESS, receive_bytes=4096))
+        service.wait_for_rows(3)
+        refused = service.generate("application/json", n=2, model="nobody", max_characters=5)
+        assert "2 places" in assert_problem(refused, 429)["detail"]
 
 
 def test_a_row_writes_only_so_far_ahead_of_its_reader_and_goes_on_when_it_reads(service: GeneratingService) -> None:
