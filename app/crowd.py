@@ -10,14 +10,14 @@ from collections.abc import Callable
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.errors import problem_of
+from app.errors import Problem, problem_of
 from app.generation.streams import TooManyStreams
 
 OPENING = {"/generate": ("GET", "POST"), "/score": ("POST",)}
 """The methods by which a path opens a stream."""
 SMALL_BYTES = 64 * 1024
-"""A body of so many is read before the refusal, so that its connection stays. Larger ones go by way of their route, which
-reads all that it takes: cut off while it is still writing, a client may lose the answer."""
+"""A body of so many is read before the refusal, so that its connection stays. Larger ones go by way of their route,
+which reads all that it takes: cut off while it is still writing, a client may lose the answer."""
 
 
 class RefuseCrowds:
@@ -31,9 +31,13 @@ class RefuseCrowds:
         full = self._full() if _opens_stream(scope) else None
         if full is None:
             return await self._app(scope, receive, send)
-        while (message := await receive())["type"] == "http.request" and message.get("more_body", False):
-            pass
-        return await problem_of(full).response()(scope, receive, send)
+        try:
+            while (message := await receive())["type"] == "http.request" and message.get("more_body", False):
+                pass
+            refusal = problem_of(full)
+        except Problem as problem:  # the service stops while the body is under way
+            refusal = problem
+        return await refusal.response()(scope, receive, send)
 
 
 def _opens_stream(scope: Scope) -> bool:
