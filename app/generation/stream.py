@@ -16,6 +16,8 @@ GRANTED_CHARACTERS = 4096
 """How far a row may write ahead of its reader: a second's work, and at most 16 KiB."""
 GRANTED_OF_SCORE = 131_072
 """Of the document that tells a score: nine for each character of the text, of which there are 400,000 in a second."""
+MOST_PIECES = 32
+"""That text waits in: in a crowd one has a few characters and takes a hundred bytes, so more are joined."""
 FED_CHARACTERS = 8192
 """Of a text to score that go to the process at once, which then works on it for a millisecond or two."""
 
@@ -123,6 +125,8 @@ class Stream:
         """The process wrote more, and perhaps has come to the end."""
         if text:
             self._pieces.append(text)
+            if len(self._pieces) > MOST_PIECES:
+                self._pieces = ["".join(self._pieces)]
         if ending is not None:
             self.finish_reason = ending["finish_reason"]
             self.held_back, self.state = ending["held_back"], ending["state"]

@@ -8,22 +8,20 @@ off is never taken for a whole one.
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from app.errors import Problem
 from app.generation.streams import Samples, Stream, StreamFailed
 
 log = logging.getLogger(__name__)
 
-SEND_SECONDS = 30.0
-"""A client that takes nothing for so long is given up."""
 SILENT_SECONDS = 15.0
 """Server-sent events: a comment after so long without text, as while a long prompt is read; a proxy would give up."""
 
@@ -84,12 +82,10 @@ class RowResponse(StreamingResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await super().__call__(scope, receive, _in_time(send))
+            await super().__call__(scope, receive, send)
         except StreamFailed as error:
             # Returning with the body unfinished makes the server close the connection without the last chunk.
             log.warning("a stream broke off: %s", error)
-        except TimeoutError:
-            log.info("a client took nothing for %g s, its stream was ended", SEND_SECONDS)
         finally:
             self._samples.evict()
 
@@ -197,14 +193,6 @@ async def or_silence(samples: Samples) -> AsyncIterator[tuple[int, str | None]]:
                 async with asyncio.timeout(SILENT_SECONDS):
                     said = await anext(samples)
             yield said
-
-
-def _in_time(send: Send) -> Callable[[Message], Awaitable[None]]:
-    async def send_in_time(message: Message) -> None:
-        async with asyncio.timeout(SEND_SECONDS):
-            await send(message)
-
-    return send_in_time
 
 
 def _json(value: dict[str, Any]) -> str:

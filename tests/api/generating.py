@@ -86,11 +86,23 @@ class GeneratingService:
     def wait_for_rows(self, number: int) -> None:
         wait_until(lambda: self.generation.open_streams == number and self.rows() == number)
 
-    def connect(self, query: str, kind: str = "text/plain", receive_bytes: int | None = None) -> socket.socket:
-        """A raw connection that has asked for `GET /generate?query` and read nothing yet."""
+    def connect(
+        self,
+        query: str,
+        kind: str = "text/plain",
+        receive_bytes: int | None = None,
+        segment_bytes: int | None = None,
+    ) -> socket.socket:
+        """A raw connection that has asked for `GET /generate?query` and read nothing yet.
+
+        With the smallest buffer and segments what is not read waits in the service: the kernel itself would keep
+        megabytes of it.
+        """
         connection = socket.socket()
         if receive_bytes is not None:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+        if segment_bytes is not None:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, segment_bytes)
         connection.settimeout(DEADLINE_SECONDS)
         connection.connect(("127.0.0.1", self.port))
         connection.sendall(
@@ -114,6 +126,15 @@ def reset(connection: socket.socket) -> None:
     """Leave as a crashed client does: RST instead of FIN."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     connection.close()
+
+
+def rest_of(connection: socket.socket) -> bytes:
+    """All that there is to read, until the other side has ended."""
+    received = b""
+    while data := connection.recv(65536):
+        received += data
+    connection.close()
+    return received
 
 
 def wait_until(true: Callable[[], bool]) -> None:

@@ -5,16 +5,15 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Coroutine, Iterator
 from typing import Any, TypeVar
 
 import pytest
-from starlette.types import Message
 
+from app import protocol
 from app.generation.stream import GRANTED_CHARACTERS
 from app.generation.streams import Samples
-from app.routes import generation_responses
-from app.routes.generation_responses import PlainText, Told
 from app.schemas import GenerateRequest
 from app.store.trained_models import delete_model, find_checkpoint
 from tests.api.generating import (
@@ -23,9 +22,9 @@ from tests.api.generating import (
     generating_service,
     opened,
     reset,
+    rest_of,
     store_model,
     tiny_checkpoint,
-    unsigned,
     wait_until,
 )
 from tests.api.service import assert_problem
@@ -186,26 +185,32 @@ def test_a_row_writes_only_so_far_ahead_of_its_reader_and_goes_on_when_it_reads(
     assert read > GRANTED_CHARACTERS
 
 
-def test_a_client_that_takes_nothing_is_given_up_after_a_while(
+@pytest.mark.parametrize("kind", KINDS[:2])
+def test_a_client_that_takes_nothing_is_given_up_and_its_connection_with_it(
+    service: GeneratingService, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(protocol, "STUCK_SECONDS", 0.3)
+    monkeypatch.setattr(protocol, "LOOK_SECONDS", 0.05)
+    sockets_before = open_sockets()
+    with service.connect(ENDLESS, kind, receive_bytes=1, segment_bytes=300) as connection:
+        service.wait_for_rows(1)
+        service.wait_for_rows(0)
+        wait_until(lambda: open_sockets() <= sockets_before + 1)  # the client's own end
+        assert not rest_of(connection).endswith(b"0\r\n\r\n"), "it is not taken for a whole text"
+
+
+def test_a_client_that_reads_slowly_is_not_given_up(
     service: GeneratingService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(generation_responses, "SEND_SECONDS", 0.1)
-
-    async def never() -> Message:
-        await asyncio.Event().wait()
-        raise AssertionError
-
-    async def stuck(message: Message) -> None:
-        if message["type"] == "http.response.body":
-            await never()
-
-    async def answer() -> int:
-        stream = await open_stream(service)
-        response = PlainText(stream, Told(1, "model", 1, unsigned))
-        await response({"type": "http", "asgi": {"spec_version": "2.3"}}, never, stuck)
-        return service.generation.open_streams
-
-    assert within(service, answer()) == 0
+    monkeypatch.setattr(protocol, "STUCK_SECONDS", 1.0)
+    monkeypatch.setattr(protocol, "LOOK_SECONDS", 0.05)
+    with service.connect(ENDLESS, receive_bytes=1, segment_bytes=300) as connection:
+        service.wait_for_rows(1)
+        until = time.monotonic() + 3 * protocol.STUCK_SECONDS
+        while time.monotonic() < until:
+            assert connection.recv(300)
+            time.sleep(0.02)  # which makes it slow: it is what is tested
+        assert service.rows() == 1
 
 
 def test_a_stream_goes_on_with_its_weights_when_its_model_is_deleted(service: GeneratingService) -> None:

@@ -25,6 +25,7 @@ from tests.api.generating import (
     GeneratingService,
     generating_service,
     reset,
+    rest_of,
     store_model,
     tiny_checkpoint,
     wait_until,
@@ -65,14 +66,6 @@ def connect(
     head = "POST /score HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close\r\n"
     connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
     return connection
-
-
-def rest_of(connection: socket.socket) -> bytes:
-    received = b""
-    while data := connection.recv(65536):
-        received += data
-    connection.close()
-    return received
 
 
 def broken_checkpoint(character: str) -> bytes:
@@ -275,16 +268,6 @@ def test_a_client_that_leaves_before_it_is_admitted_ends_the_work(service: Gener
         wait_until(lambda: service.generation.open_streams == 0)
     finally:
         os.kill(pid, signal.SIGCONT)
-
-
-def test_a_client_that_takes_nothing_is_given_up_after_a_while(
-    service: GeneratingService, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(generation_responses, "SEND_SECONDS", 0.1)
-    connection = connect(service, receive_bytes=4096, top=20)
-    service.wait_for_rows(1)
-    service.wait_for_rows(0)
-    assert not rest_of(connection).endswith(b"0\r\n\r\n")
 
 
 def test_an_answer_that_is_not_finite_at_once_is_told_by_a_status(service: GeneratingService) -> None:
