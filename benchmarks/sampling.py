@@ -16,10 +16,11 @@ from benchmarks.options import Extent, Options
 from benchmarks.plain import PlainNetwork, State
 from benchmarks.timing import interleaved_medians, timed
 from models.config import GATES, Cell, ModelConfig
+from models.folded import PACKED_FOR
 from models.products import Weight, array_of
 from models.rnn import CharRNN
 from models.sampling import SamplingConfig, noise_key
-from models.stepper import PACKED_FOR, Stepper, stepper_of
+from models.stepper import Stepper, stepper_of
 
 VOCABULARY, EMBEDDING, ROWS = 65, 64, 64
 BARS: dict[Cell, float] = {"lstm": 8.0, "gru": 2.0, "rnn_tanh": 2.0, "rnn_relu": 2.0}

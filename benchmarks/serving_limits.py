@@ -16,7 +16,7 @@ from benchmarks.figures import (
     resident_mib,
 )
 from benchmarks.serving_scene import ENDLESS, OPEN_SECONDS, WIDE, Scene, Served, streaming
-from models.stepper import MOST_TRIED_ROWS
+from models.folded import MOST_TRIED_ROWS
 from tests.system.harness import kill
 
 BUFFER_KIB = 64.0

@@ -1,18 +1,13 @@
-"""CharRNN folded for inference: the states of rows, and one more character for each of them in one compiled call.
+"""The states of rows of a folded network, and one more character for each of them in one compiled call.
 
-Knows no texts and no requests. The embedding and the first layer's input weights are one table, looked up by character;
-weights are laid out once. Invariants: rows 0 to `len` are in use; what a row writes is the same, to the bit, whatever
-other rows there are and wherever it stands.
-
-Products are in bfloat16 where the hardware multiplies it, else float32; the output layer's are float32, since logits
-of ten would be rounded to a thirtieth. Shape suffixes as in models.inference.
+Knows no texts and no requests. Invariants: rows 0 to `len` are in use; what a row writes is the same, to the bit,
+whatever other rows there are and wherever it stands. Shape suffixes as in models.inference.
 """
 
 import sys
 import weakref
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,11 +16,12 @@ from torch import Tensor
 
 from models import inference, likelihood, pair_reader
 from models.config import ModelConfig
+from models.folded import MOST_TRIED_ROWS, Folded, folded_bytes
 from models.padded_stepper import PaddedStepper
 from models.pair_reader import PairReader, Read, prepare, worth_two_threads
 from models.precision import multiplies_bfloat16
-from models.products import Weight, array_of
 from models.rnn import CharRNN
+from models.row_arrays import RowArrays
 from models.sampling import SamplingConfig
 from models.torch_calls import telling_refusals
 
@@ -36,13 +32,6 @@ _CELLS = {
     "lstm": inference.LSTM,
 }
 FEWEST_PLACES = 4
-PACKED_FOR = {torch.bfloat16: 1, torch.float32: 16}
-"""Rows that oneDNN's layout is made for. With these a row's product has the same bits among 1 to 128 rows (seen with
-AMX): made for 16, bfloat16's of 8 to 33 rows had others; made for one, float32's of a single row."""
-TABLE_ROWS = 1024
-"""Of the table that are computed at once, in float32."""
-TRIED_ROWS = (1, 2, 3, 4, 5, 7, 8, 12, 16, 17, 31, 32, 33, 48, 64, 65, 96)
-MOST_TRIED_ROWS = 128
 
 
 class Stepper:
@@ -53,45 +42,35 @@ class Stepper:
 
     def __init__(self, network: CharRNN, dtype: torch.dtype) -> None:
         self._cell = _CELLS[network.config.cell]
-        tensors = dict(network.named_parameters())
-        layers = [f"layers.{layer}" for layer in range(network.config.num_layers)]
-
-        def weights(kind: str, layers: list[str]) -> list[Weight]:
-            return [_weight(tensors[f"{name}.weight_{kind}"], tensors[f"{name}.bias_{kind}"], dtype) for name in layers]
-
-        with torch.inference_mode():
-            input_weights_GX, input_bias_G = tensors["layers.0.weight_ih_l0"], tensors["layers.0.bias_ih_l0"]
-            table_VG = torch.empty(network.vocabulary_size, len(input_bias_G), dtype=dtype)
-            for begin in range(0, len(table_VG), TABLE_ROWS):
-                rows_VX = network.embedding.weight[begin : begin + TABLE_ROWS]
-                table_VG[begin : begin + TABLE_ROWS] = torch.addmm(input_bias_G, rows_VX, input_weights_GX.T)
-            self._table_VG = array_of(table_VG)
-            recurrent, inputs = weights("hh_l0", layers), weights("ih_l0", layers[1:])
-            self._recurrent, self._inputs = recurrent, inputs
-            self._output = _weight(network.output.weight, network.output.bias, torch.float32)
-        self._recurrent_LW = np.stack([weight.numbers for weight in recurrent])
-        self._inputs_LW = np.stack([np.zeros_like(recurrent[0].numbers), *(weight.numbers for weight in inputs)])
+        self._folded = Folded(network, dtype)
         self._make_room(1)
         self._work_V = np.empty(network.vocabulary_size)
         self._work_4 = np.empty(4 * network.config.hidden_size, np.float32)
         self._powers_V = np.empty(network.vocabulary_size, np.float32)
-        self._rows = _Rows.of(network.initial_state(FEWEST_PLACES), dtype)
-        self._reader = _Rows.of(network.initial_state(1), dtype)
+        self._rows = RowArrays.of(network.initial_state(FEWEST_PLACES), dtype)
+        self._reader = RowArrays.of(network.initial_state(1), dtype)
         self._empty_LPH = network.initial_state(1)[:, :, 0]
-        self.bytes = _bytes(network, dtype)
-        """Memory of the network."""
-        self.bytes_per_character = self.bytes - self._table_VG.nbytes + self._table_VG[0].nbytes
-        """That are read for one row's next character."""
-        self.dtype = dtype
-        """Of the products, but for the output layer's."""
         self._length = 0
         self._last_pair: weakref.ref[PairReader] | None = None
         self._tallies: list[NDArray[np.int32] | None] = []  # as long as their addresses are in use
-        self.row_invariant = all(map(_is_row_invariant, [*recurrent, *inputs, self._output]))
-        """Whether a row's products have the same bits among others. If not, each row is stepped alone."""
 
     def __len__(self) -> int:
         return self._length
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the products, but for the output layer's."""
+        return self._folded.dtype
+
+    @property
+    def bytes(self) -> int:
+        """Memory of the network."""
+        return self._folded.bytes
+
+    @property
+    def bytes_per_character(self) -> int:
+        """That are read for one row's next character."""
+        return self._folded.bytes_per_character
 
     @property
     def empty_state(self) -> Tensor:
@@ -147,7 +126,15 @@ class Stepper:
         for first, last in self._together(self._length):
             with telling_refusals():
                 inference.write_characters(
-                    *(self._cell, rows.ids_R, first, last, rows.states_LPRH, self._output.numbers, rows.numbers_R6),
+                    *(
+                        self._cell,
+                        rows.ids_R,
+                        first,
+                        last,
+                        rows.states_LPRH,
+                        self._folded.output.numbers,
+                        rows.numbers_R6,
+                    ),
                     *(rows.top_k_R, rows.keys_R, rows.positions_R, rows.tallies_R, drawn_TR),
                     *(self._logits_RV, self._work_V, *network),
                 )
@@ -162,24 +149,24 @@ class Stepper:
 
     def reader(self, characters: int) -> Read:
         """What reads as `read` does, the fastest way for a text of so many characters in pieces."""
-        if not worth_two_threads(characters, self._recurrent[0]):
+        if not worth_two_threads(characters, self._folded.recurrent[0]):
             return self.read
         pair = self._last_pair() if self._last_pair is not None else None
-        halves = pair.halves if pair is not None else prepare(self._recurrent, self._inputs)
-        pair = PairReader(self._cell, self._table_VG, halves, self.read)
+        halves = pair.halves if pair is not None else prepare(self._folded.recurrent, self._folded.inputs)
+        pair = PairReader(self._cell, self._folded.table_VG, halves, self.read)
         self._last_pair = weakref.ref(pair)
         return pair
 
-    def lanes(self, number: int) -> "_Rows":
+    def lanes(self, number: int) -> RowArrays:
         """So many texts that are to be scored side by side, of which nothing has been read."""
         L, P, H = self._empty_LPH.shape
-        return _Rows.of(torch.zeros(L, P, number, H), self.dtype)
+        return RowArrays.of(torch.zeros(L, P, number, H), self.dtype)
 
-    def forget(self, lanes: "_Rows", place: int) -> None:
+    def forget(self, lanes: RowArrays, place: int) -> None:
         """Of the lane at `place` nothing has been read."""
         lanes.put_state(place, self._empty_LPH)
 
-    def read_lanes(self, lanes: "_Rows", ids_TR: NDArray[np.int64]) -> None:
+    def read_lanes(self, lanes: RowArrays, ids_TR: NDArray[np.int64]) -> None:
         """Each lane reads its column."""
         network = self._network(lanes, ids_TR.shape[1])
         for first, last in self._together(ids_TR.shape[1]):
@@ -188,7 +175,7 @@ class Stepper:
 
     def score_lanes(
         self,
-        lanes: "_Rows",
+        lanes: RowArrays,
         ids_TR: NDArray[np.int64],
         scores_TR: NDArray[np.float32],
         top_ids_TRK: NDArray[np.int32],
@@ -201,7 +188,7 @@ class Stepper:
         for first, last in self._together(ids_TR.shape[1]):
             with telling_refusals():
                 likelihood.score_lanes(
-                    *(self._cell, ids_TR, first, last, lanes.states_LPRH, self._output.numbers),
+                    *(self._cell, ids_TR, first, last, lanes.states_LPRH, self._folded.output.numbers),
                     *(scores_TR, top_ids_TRK, top_scores_TRK, self._logits_RV, self._powers_V, *network),
                 )
 
@@ -212,73 +199,18 @@ class Stepper:
 
     @property
     def _most_together(self) -> int:
-        return MOST_TRIED_ROWS if self.row_invariant else 1
+        return MOST_TRIED_ROWS if self._folded.row_invariant else 1
 
-    def _network(self, rows: "_Rows", number: int) -> tuple[NDArray[Any], ...]:
+    def _network(self, rows: RowArrays, number: int) -> tuple[NDArray[Any], ...]:
         """What models.inference calls a network, with room to work in for so many rows, as far as they go at once."""
         if len(self._logits_RV) < min(number, self._most_together):
             self._make_room(min(number, self._most_together))
-        weights = self._table_VG, self._recurrent_LW, self._inputs_LW
+        weights = self._folded.table_VG, self._folded.recurrent_LW, self._folded.inputs_LW
         return *weights, rows.states_LPRH, rows.narrow_LRH, self._sums_2RG, self._work_4
 
     def _make_room(self, rows: int) -> None:
-        V, G = self._table_VG.shape
+        V, G = self._folded.table_VG.shape
         self._sums_2RG, self._logits_RV = np.empty((2, rows, G), np.float32), np.empty((rows, V), np.float32)
-
-
-def _weight(matrix: Tensor, bias: Tensor, dtype: torch.dtype) -> Weight:
-    return Weight(matrix.to(dtype), bias.to(dtype), PACKED_FOR[dtype])
-
-
-def _is_row_invariant(weight: Weight) -> bool:
-    normal_BK = np.random.default_rng(0).standard_normal((MOST_TRIED_ROWS, weight.inputs), np.float32)
-    values_BK = array_of(torch.from_numpy(normal_BK).to(weight.dtype))
-    whole_BN = weight.times(values_BK)
-    return all(np.array_equal(weight.times(values_BK[:rows]), whole_BN[:rows]) for rows in TRIED_ROWS)
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """The arrays that have a place for each row."""
-
-    states_LPRH: NDArray[np.float32]
-    narrow_LRH: NDArray[Any]
-    """The hidden states in the products' type."""
-    ids_R: NDArray[np.int64]
-    numbers_R6: NDArray[np.float64]
-    top_k_R: NDArray[np.int64]
-    keys_R: NDArray[np.uint64]
-    positions_R: NDArray[np.int64]
-    tallies_R: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, states_LPRH: Tensor, dtype: torch.dtype) -> Self:
-        R = states_LPRH.shape[2]
-        narrow_LRH = array_of(states_LPRH[:, 0].to(dtype, copy=True))
-        ids_R, top_k_R, positions_R, tallies_R = np.zeros((4, R), np.int64)
-        keys_R, numbers_R6 = np.zeros(R, np.uint64), np.zeros((R, 6))
-        return cls(states_LPRH.numpy(), narrow_LRH, ids_R, numbers_R6, top_k_R, keys_R, positions_R, tallies_R)
-
-    def state(self, place: int) -> Tensor:
-        return torch.from_numpy(self.states_LPRH[:, :, place].copy())
-
-    def put_state(self, place: int, state_LPH: Tensor) -> None:
-        self.states_LPRH[:, :, place] = state_LPH.numpy()
-        dtype = torch.bfloat16 if self.narrow_LRH.dtype == np.uint16 else torch.float32
-        self.narrow_LRH[:, place] = array_of(state_LPH[:, 0].to(dtype))
-
-    def move(self, origin: int, place: int) -> None:
-        self.states_LPRH[:, :, place] = self.states_LPRH[:, :, origin]
-        self.narrow_LRH[:, place] = self.narrow_LRH[:, origin]
-        for name in ("ids_R", "numbers_R6", "top_k_R", "keys_R", "positions_R", "tallies_R"):
-            array = getattr(self, name)
-            array[place] = array[origin]
-
-    def doubled(self) -> Self:
-        """With twice as many places."""
-        axes = {"states_LPRH": 2, "narrow_LRH": 1}
-        arrays = {f.name: (getattr(self, f.name),) * 2 for f in fields(self)}
-        return type(self)(**{name: np.concatenate(twice, axes.get(name, 0)) for name, twice in arrays.items()})
 
 
 def compile_first() -> None:
@@ -303,7 +235,7 @@ def stepper_of(network: CharRNN) -> Stepper | PaddedStepper:
 
 def stepper_bytes(network: CharRNN) -> int:
     """Memory of the network that `stepper_of` would take beside it; on another device none, it takes the network."""
-    return _bytes(network, _type_on_cpu()) if _device_of(network).type == "cpu" else 0
+    return folded_bytes(network, _type_on_cpu()) if _device_of(network).type == "cpu" else 0
 
 
 def _device_of(network: CharRNN) -> torch.device:
@@ -312,14 +244,3 @@ def _device_of(network: CharRNN) -> torch.device:
 
 def _type_on_cpu() -> torch.dtype:
     return torch.bfloat16 if multiplies_bfloat16("cpu") else torch.float32
-
-
-def _bytes(network: CharRNN, dtype: torch.dtype) -> int:
-    """Of the folded network: a large vocabulary's table is more than embedding and input weights were."""
-    total = 0
-    for name, parameter in network.named_parameters():
-        of_table = name in ("embedding.weight", "layers.0.weight_ih_l0", "layers.0.bias_ih_l0")
-        itemsize = 4 if name.startswith("output") else dtype.itemsize
-        total += 0 if of_table else parameter.numel() * itemsize
-    gates = len(network.get_parameter("layers.0.bias_ih_l0"))
-    return total + network.vocabulary_size * gates * dtype.itemsize

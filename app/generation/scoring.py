@@ -14,15 +14,11 @@ from app.generation.outbox import Outbox
 from app.generation.protocol import Message
 from app.generation.score_document import ScoreDocument
 from app.generation.shelf import Shelf
-from models.engine import TURN_SECONDS
+from models.engine import READING_SHARE, TURN_SECONDS
 from models.rows import RowOutput
 from models.sampling import NotFinite
 from models.scorer import Scorer
 from models.vocabulary import EmptyText, UnknownCharacter
-
-SHARE = 0.8
-"""Of the time that engines take. With 1 a stream kept 47 % of its pace through the service, with this 53 %: what
-sending takes is not counted."""
 
 
 class Scoring:
@@ -66,7 +62,7 @@ class Scoring:
 
     def advance(self, seconds: float) -> None:
         """One score works as long as a share of the `seconds` that engines took, at most for a turn."""
-        self._credit = min(self._credit + SHARE * seconds, TURN_SECONDS)
+        self._credit = min(self._credit + READING_SHARE * seconds, TURN_SECONDS)
         score = next((score for score in self._scores.values() if score.busy), None)
         if score is None or self._credit <= 0:
             return

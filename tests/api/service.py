@@ -32,12 +32,13 @@ class ScriptedGeneration:
     refusal: Exception | None = None
     inspected: list[str] = field(default_factory=list)
     ended: str = ""
+    crowded: TooManyStreams | None = None
 
     def end_streams(self, reason: str) -> None:
         self.ended = reason
 
     def full(self, number: int = 1) -> TooManyStreams | None:
-        return None
+        return self.crowded
 
     async def inspect(self, blob_id: str) -> dict[str, Any]:
         self.inspected.append(blob_id)

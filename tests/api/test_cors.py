@@ -4,6 +4,7 @@ from pathlib import Path
 
 import httpx
 
+from app.generation.streams import TooManyStreams
 from app.settings import Settings
 from tests.api.service import assert_problem, running
 
@@ -48,3 +49,17 @@ def test_an_origin_that_is_named_is_allowed_and_no_other(data_dir: Path) -> None
     assert named.headers["access-control-allow-origin"] == "https://a.example"
     assert "access-control-allow-origin" not in other.headers
     assert refused.headers["access-control-allow-origin"] == "https://a.example"
+
+
+def test_in_a_crowd_who_may_not_ask_is_told_so_and_a_page_that_may_can_read_why(data_dir: Path) -> None:
+    origin = {"Origin": "https://a.example"}
+    with running(Settings(data_dir=data_dir, cors_origins=("https://a.example",))) as service:
+        service.generation.crowded = TooManyStreams(4, 4, 1)
+        refused = service.http.post("/generate", headers=origin)
+        asked_first = service.http.options("/generate", headers=PREFLIGHT)
+        foreign = service.http.post("/generate", headers={"Host": "evil.example"})
+
+    assert assert_problem(refused, 429)["code"] == "too_many_streams"
+    assert refused.headers["access-control-allow-origin"] == "https://a.example"
+    assert asked_first.status_code == 200
+    assert assert_problem(foreign, 403)["code"] == "foreign_host"

@@ -5,7 +5,6 @@ import contextlib
 import os
 import signal
 import threading
-import time
 from collections.abc import Coroutine, Iterator
 from typing import Any, TypeVar
 
@@ -202,14 +201,21 @@ def test_a_client_that_takes_nothing_is_given_up_and_its_connection_with_it(
 def test_a_client_that_reads_slowly_is_not_given_up(
     service: GeneratingService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    looked, look = threading.Event(), protocol.Protocol._look
+
+    def watched(connection: protocol.Protocol) -> None:
+        looked.set()
+        look(connection)
+
     monkeypatch.setattr(protocol, "STUCK_SECONDS", 1.0)
     monkeypatch.setattr(protocol, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(protocol.Protocol, "_look", watched)
     with service.connect(ENDLESS, receive_bytes=1, segment_bytes=300) as connection:
         service.wait_for_rows(1)
-        until = time.monotonic() + 3 * protocol.STUCK_SECONDS
-        while time.monotonic() < until:
+        for _ in range(60):  # three times as long as it could stand still
+            looked.clear()
+            assert looked.wait(DEADLINE_SECONDS)
             assert connection.recv(300)
-            time.sleep(0.02)  # which makes it slow: it is what is tested
         assert service.rows() == 1
 
 

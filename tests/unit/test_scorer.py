@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from models import likelihood, scorer, stepper
+from models import folded, likelihood, scorer
 from models.checkpoint_header import CheckpointInfo
 from models.config import CELLS, ModelConfig, Normalization
 from models.padded_stepper import PaddedStepper
@@ -259,7 +259,7 @@ def test_rows_are_scored_together_as_far_as_that_was_tried_and_else_alone(monkey
     network, info = model_of()
     text = text_of(500)
     expected, *_ = scored(Stepper(network, torch.float32), info, text)
-    monkeypatch.setattr(stepper, "_is_row_invariant", lambda _: False)
+    monkeypatch.setattr(folded, "_is_row_invariant", lambda _: False)
     monkeypatch.setattr(scorer, "STRETCH", 500)
     one = Stepper(network, torch.float32)
     assert list(one._together(3)) == [(0, 1), (1, 2), (2, 3)]

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from app.generation.protocol import Message
-from app.generation.scoring import SHARE, Scoring
+from app.generation.scoring import Scoring
 from app.generation.shelf import Decoded
 from models import scorer
-from models.engine import TURN_SECONDS
+from models.engine import READING_SHARE, TURN_SECONDS
 from models.rnn import CharRNN
 from models.rows import RowOutput
 from models.scorer import Scorer
@@ -229,7 +229,7 @@ def test_all_scores_together_work_less_long_than_the_engines_do() -> None:
         began = stage.stepper.now
         for _ in range(20):
             stage.scoring.advance(engines)
-        worked, allowed = stage.stepper.now - began, 20 * min(SHARE * engines, TURN_SECONDS)
+        worked, allowed = stage.stepper.now - began, 20 * min(READING_SHARE * engines, TURN_SECONDS)
         assert allowed - 2 * TURN_SECONDS <= worked <= allowed + TURN_SECONDS + 1 / 8192
     began = stage.stepper.now
     stage.scoring.advance(math.inf)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from models import inference, products, sampling, stepper, torch_calls
+from models import folded, inference, products, sampling, torch_calls
 from models.config import CELLS, ModelConfig
 from models.padded_stepper import PLACES, PaddedStepper
 from models.precision import multiplies_bfloat16
@@ -105,7 +105,7 @@ def test_a_row_writes_the_same_bits_alone_and_anywhere_in_a_crowd(
 def test_rows_go_together_as_far_as_that_was_tried_and_else_alone(
     invariant: bool, parts: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stepper, "_is_row_invariant", lambda _: invariant)
+    monkeypatch.setattr(folded, "_is_row_invariant", lambda _: invariant)
     real, called = inference.write_characters, []
 
     def watched(*arguments: Any) -> None:
@@ -122,14 +122,14 @@ def test_rows_go_together_as_far_as_that_was_tried_and_else_alone(
     assert written.max() < VOCABULARY
 
 
-@pytest.mark.parametrize("rows", stepper.TRIED_ROWS)
+@pytest.mark.parametrize("rows", folded.TRIED_ROWS)
 def test_a_difference_between_rows_is_noticed(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    weight = stepper._weight(torch.randn(5, 7), torch.randn(5), torch.float32)
-    whole = np.arange(stepper.MOST_TRIED_ROWS, dtype=np.float32)[:, None]
+    weight = folded._weight(torch.randn(5, 7), torch.randn(5), torch.float32)
+    whole = np.arange(folded.MOST_TRIED_ROWS, dtype=np.float32)[:, None]
     monkeypatch.setattr(weight, "times", lambda values: whole[: len(values)])
-    assert stepper._is_row_invariant(weight)
+    assert folded._is_row_invariant(weight)
     monkeypatch.setattr(weight, "times", lambda values: whole[: len(values)] + 1e-3 * (len(values) == rows))
-    assert not stepper._is_row_invariant(weight)
+    assert not folded._is_row_invariant(weight)
 
 
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
@@ -139,9 +139,9 @@ def test_the_memory_of_the_folded_network_is_told_before_it_is_taken(cell: str, 
     one = Stepper(network, dtype)
     matrices = sum(
         weight.inputs * len(weight.times(np.zeros((1, weight.inputs), one._rows.narrow_LRH.dtype))[0])
-        for weight in [*one._recurrent, *one._inputs]
+        for weight in [*one._folded.recurrent, *one._folded.inputs]
     )
-    expected = one._table_VG.nbytes + dtype.itemsize * matrices + 4 * network.output.weight.numel()
+    expected = one._folded.table_VG.nbytes + dtype.itemsize * matrices + 4 * network.output.weight.numel()
     assert expected < one.bytes < 1.1 * expected, "biases as well"
 
 
@@ -149,9 +149,9 @@ def test_why_torch_refused_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """A lack of memory is known by its words."""
     monkeypatch.setattr(products, "_way", lambda _: torch_calls.PLAIN)
     one = Stepper(network_of("gru"), torch.float32)
-    wrong = stepper._weight(torch.randn(72, 24), torch.randn(72), torch.float32)
+    wrong = folded._weight(torch.randn(72, 24), torch.randn(72), torch.float32)
     wrong.numbers[torch_calls.TYPE] = torch_calls.TORCH.aoti_torch_dtype_int32()
-    monkeypatch.setattr(one, "_recurrent_LW", np.stack([wrong.numbers] * 2))
+    monkeypatch.setattr(one._folded, "recurrent_LW", np.stack([wrong.numbers] * 2))
     one.join(one.empty_state, 0, SamplingConfig(), 0, 0)
     with pytest.raises(RuntimeError, match="torch refused a product: "):
         one.write(1)
