@@ -116,7 +116,7 @@ class Installation(Service):
         self.environment = {name: v for name, v in os.environ.items() if not name.startswith("CHARSMITH_")} | {
             "CHARSMITH_DATA_DIR": str(folder / "data"),
             "CHARSMITH_PORT": str(self.port),
-            "CHARSMITH_LEASE_SECONDS": "2",
+            "CHARSMITH_LEASE_SECONDS": "3",
             "CHARSMITH_TORCH_THREADS": "1",
         }
         self.programs: list[subprocess.Popen[bytes]] = []

@@ -26,10 +26,10 @@ def stepper_of(cell: str, hidden_size: int = 128, num_layers: int = 2, dtype: to
 
 
 def pair_of(one: Stepper, clock: Any = None) -> PairReader:
-    halves = prepare(one._recurrent, one._inputs)
+    halves = prepare(one._folded.recurrent, one._folded.inputs)
     if not halves.result().usable:
         pytest.skip("here products by halves have other bits: one thread reads")
-    return PairReader(one._cell, one._table_VG, halves, one.read, *([clock] if clock else []))
+    return PairReader(one._cell, one._folded.table_VG, halves, one.read, *([clock] if clock else []))
 
 
 def together(pair: PairReader, state_LPH: torch.Tensor, ids: np.ndarray) -> torch.Tensor:
@@ -66,7 +66,7 @@ def test_a_half_that_is_alone_gives_up() -> None:
     one = stepper_of("gru")
     halves = pair_of(one).halves.result()
     states = one.empty_state.clone().numpy(), np.zeros((2, 2, 1, 128), np.float32)
-    weights = one._table_VG, halves.recurrent_DLW, halves.inputs_DLW
+    weights = one._folded.table_VG, halves.recurrent_DLW, halves.inputs_DLW
     sync = np.zeros(pair_walk.SYNC_NUMBERS, np.int64)
     assert not pair_walk.read_half(one._cell, IDS, 0, 1000, sync, *states, *weights)
     assert not pair_walk.read_half(one._cell, IDS, 1, 10**12, sync, *states, *weights), "it is told, and ends"
@@ -119,7 +119,7 @@ def test_two_threads_that_are_slower_than_one_rest_as_well() -> None:
 def test_preparations_that_failed_leave_the_reading_to_one() -> None:
     one, failed = stepper_of("gru"), Future[Any]()
     failed.set_exception(MemoryError())
-    pair = PairReader(one._cell, one._table_VG, failed, one.read)
+    pair = PairReader(one._cell, one._folded.table_VG, failed, one.read)
     for _ in range(3):
         assert pair(one.empty_state, IDS[:9]).equal(one.read(one.empty_state, IDS[:9]))
 
@@ -156,10 +156,10 @@ def test_an_error_in_one_half_ends_the_other_and_is_told(monkeypatch: pytest.Mon
 
 def test_small_networks_and_short_texts_are_read_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pair_reader, "_cores", lambda: 2)
-    large, small = stepper_of("lstm", 512, 1)._recurrent[0], stepper_of("lstm", 64, 1)._recurrent[0]
+    large, small = stepper_of("lstm", 512, 1)._folded.recurrent[0], stepper_of("lstm", 64, 1)._folded.recurrent[0]
     assert worth_two_threads(100_000, large)
     assert not worth_two_threads(100, large)
     assert not worth_two_threads(100_000, small)
-    assert not worth_two_threads(100_000, stepper_of("lstm", 511, 1)._recurrent[0])
+    assert not worth_two_threads(100_000, stepper_of("lstm", 511, 1)._folded.recurrent[0])
     monkeypatch.setattr(pair_reader, "_cores", lambda: 1)
     assert not worth_two_threads(100_000, large)
