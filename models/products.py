@@ -32,6 +32,7 @@ from models.torch_calls import (
     LINEAR,
     PACKED,
     PLAIN,
+    RELEASE,
     TEXT,
     TYPE,
     TYPES,
@@ -52,6 +53,8 @@ _KERNELS = {
     torch.float32: "_ZN2at6native7cpublas6brgemmEllllllbPKfS3_Pfb",
     torch.bfloat16: "_ZN2at6native7cpublas6brgemmEllllllbPKN3c108BFloat16ES5_Pfb",
 }
+
+_RELEASE = "_ZN2at6native7cpublas14brgemm_releaseEb"
 
 _BFLOAT16 = TYPES[torch.bfloat16]
 BLOCK = 64
@@ -75,7 +78,7 @@ class Weight:
 
     def __init__(self, matrix_NK: Tensor, bias_N: Tensor | None, rows: int) -> None:
         (width, self.inputs), self.dtype = matrix_NK.shape, matrix_NK.dtype
-        self._rows, way = rows, _way(self.dtype)
+        self._rows, way = rows, _way(self.dtype, self.inputs)
         handles = [0, 0]
         self._memory: tuple[Tensor | None, Tensor | None]
         if way == KERNEL:
@@ -91,7 +94,8 @@ class Weight:
                 handles[0] = packed(handles[0], rows)
             if bias_N is not None:
                 handles[1] = handle(bias_N)
-        own = (*handles, TYPES[self.dtype], width, self.inputs, way, address_of(_KERNELS[self.dtype]))
+        kernel = (address_of(_KERNELS[self.dtype]), address_of(_RELEASE) if _by_tiles(self.dtype) else 0)
+        own = (*handles, TYPES[self.dtype], width, self.inputs, way, *kernel)
         self.numbers = np.array([*ADDRESSES, *own, TEXT.ctypes.data], np.int64)
         """What compiled code knows of this weight. As long as the weight lives, and no longer."""
 
@@ -150,23 +154,30 @@ def _blocks(matrix_NK: Tensor) -> Tensor:
 
 
 @cache
-def _way(dtype: torch.dtype) -> int:
-    if _kernel_multiplies(dtype):
+def _way(dtype: torch.dtype, inputs: int) -> int:
+    if _kernel_multiplies(dtype, inputs):
         return KERNEL
     return PACKED if onednn_multiplies(dtype) else PLAIN
 
 
-def _kernel_multiplies(dtype: torch.dtype) -> bool:
+def _by_tiles(dtype: torch.dtype) -> bool:
+    """Whether the kernel multiplies in the tiles of AMX."""
+    return dtype == torch.bfloat16 and bool(torch.cpu._is_amx_tile_supported())
+
+
+def _kernel_multiplies(dtype: torch.dtype, inputs: int) -> bool:
     """Whether the kernel may be called: what it cannot do it tells by an exception of C++, which would end the process.
 
-    Not with AMX, for bfloat16: which sizes it then takes was never seen.
+    Tiles take numbers in pairs: an odd number of inputs is an illegal instruction (torch 2.13), which would end it too.
     """
     limited = bool({"ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"} & set(os.environ))
     limited = limited or not torch.__version__.startswith("2.13.")  # the name says what the compiler made of it
     if limited or not torch.backends.mkldnn.is_available() or not address_of(_KERNELS[dtype]):
         return False
     if dtype == torch.bfloat16:
-        return bool(torch.cpu._is_avx512_bf16_supported() and not torch.cpu._is_amx_tile_supported())
+        if _by_tiles(dtype):
+            return inputs % 2 == 0 and bool(address_of(_RELEASE))
+        return bool(torch.cpu._is_avx512_bf16_supported())
     return bool(torch.cpu._is_avx2_supported())
 
 
@@ -232,3 +243,5 @@ def _by_kernel(weight: Array, values_BK: Array, products_BN: Array) -> None:
                 ),
             )
             row += rows
+    if weight[RELEASE]:  # the tiles, in the shape of these products, which other code of oneDNN's may find in its way
+        call(weight[RELEASE], (np.int32(1),))

@@ -49,7 +49,7 @@ _CALLED = (
     "torch_call_dispatcher",
 )
 _FROM_BLOB, _DELETE, _DATA, LINEAR, _SHARE, _NEW_VALUE, _CALL = range(len(_CALLED))
-WEIGHT, BIAS, TYPE, WIDTH, INPUTS, WAY, BRGEMM, _NAMES = range(len(_CALLED), len(_CALLED) + 8)
+WEIGHT, BIAS, TYPE, WIDTH, INPUTS, WAY, BRGEMM, RELEASE, _NAMES = range(len(_CALLED), len(_CALLED) + 9)
 
 
 def address_of(name: str) -> int:

@@ -14,13 +14,13 @@ from models.products import Weight, array_of, multiply, onednn_multiplies
 WAYS = ["the kernel", "oneDNN", "torch's linear"]
 
 
-def go(way: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+def go(way: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch, inputs: int = 2) -> None:
     """Multiply this way from now on; skips where it cannot be."""
     number = WAYS.index(way)
-    can = (products._kernel_multiplies(dtype), onednn_multiplies(dtype), True)
+    can = (products._kernel_multiplies(dtype, inputs), onednn_multiplies(dtype), True)
     if not can[number]:
-        pytest.skip(f"{way} does not multiply {dtype} here")
-    monkeypatch.setattr(products, "_way", lambda _: number)
+        pytest.skip(f"{way} does not multiply rows of {inputs} {dtype} here")
+    monkeypatch.setattr(products, "_way", lambda *_: number)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -31,7 +31,7 @@ def test_a_product_is_torchs_linear(
     width: int, inputs: int, biased: bool, dtype: torch.dtype, tolerance: float, way: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    go(way, dtype, monkeypatch)
+    go(way, dtype, monkeypatch, inputs)
     for rows in (1, 2, 9, 33):
         matrix, wide, bias = (torch.randn(*shape).to(dtype) for shape in ((width, inputs), (40, 200), (width,)))
         weight = Weight(matrix, bias if biased else None, rows)
@@ -42,6 +42,28 @@ def test_a_product_is_torchs_linear(
         assert np.abs(out[:, 2 : 2 + width] - right.numpy()).max() <= tolerance * right.abs().max()
         assert (out[:, :2] == 7).all()
         assert (out[:, 2 + width :] == 7).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_any_number_of_inputs_has_a_way(dtype: torch.dtype) -> None:
+    for inputs in (1, 2, 3, 31, 33, 34, 257):
+        matrix, values = torch.randn(70, inputs).to(dtype), torch.randn(5, inputs).to(dtype)
+        right = values.float() @ matrix.float().t()
+        assert np.abs(Weight(matrix, None, 1).times(array_of(values)) - right.numpy()).max() < 5e-3 * right.abs().max()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_products_leave_torchs_own_alone(dtype: torch.dtype) -> None:
+    """With AMX all code of a thread shares the tiles and their shape."""
+    narrow, wide = (Weight(torch.randn(48, inputs).to(dtype), None, 1) for inputs in (16, 64))
+    values, matrix = torch.randn(33, 64).to(dtype), torch.randn(64, 40).to(dtype)
+    alone = [narrow.times(array_of(values[:, :16])), values @ matrix, wide.times(array_of(values)), matrix.t() @ matrix]
+    for _ in range(3):
+        beside = [
+            narrow.times(array_of(values[:, :16])), values @ matrix, wide.times(array_of(values)), matrix.t() @ matrix
+        ]  # fmt: skip
+        for one, other in zip(alone, beside, strict=True):
+            assert torch.equal(torch.as_tensor(one), torch.as_tensor(other))
 
 
 @pytest.mark.parametrize("way", WAYS)

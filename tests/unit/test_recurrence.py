@@ -55,7 +55,7 @@ def test_a_layer_in_float32_stays_so_on_the_way_back_in_autocast(
     cell: str, by_onednn: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not by_onednn:
-        monkeypatch.setattr(products, "_way", lambda _: torch_calls.PLAIN)
+        monkeypatch.setattr(products, "_way", lambda *_: torch_calls.PLAIN)
         monkeypatch.setattr(recurrence, "onednn_multiplies", lambda _: False)
     torch.manual_seed(0)
     layer, told = layer_of(cell, 5, 12), []
@@ -151,7 +151,7 @@ def test_a_character_that_is_not_known_is_refused(wrong: int) -> None:
 def test_the_reason_of_a_refusal_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """Out of memory is told from other errors by it."""
     layer = layer_of("gru", 5, 12)
-    monkeypatch.setattr(products, "_way", lambda _: torch_calls.PLAIN)
+    monkeypatch.setattr(products, "_way", lambda *_: torch_calls.PLAIN)
     wrong = recurrence.Weight(torch.randn(36, 12), None, 3)
     wrong.numbers[torch_calls.TYPE] = torch_calls.TORCH.aoti_torch_dtype_int32()
     monkeypatch.setattr(recurrence, "Weight", lambda *_: wrong)

@@ -147,7 +147,7 @@ def test_the_memory_of_the_folded_network_is_told_before_it_is_taken(cell: str, 
 
 def test_why_torch_refused_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """A lack of memory is known by its words."""
-    monkeypatch.setattr(products, "_way", lambda _: torch_calls.PLAIN)
+    monkeypatch.setattr(products, "_way", lambda *_: torch_calls.PLAIN)
     one = Stepper(network_of("gru"), torch.float32)
     wrong = folded._weight(torch.randn(72, 24), torch.randn(72), torch.float32)
     wrong.numbers[torch_calls.TYPE] = torch_calls.TORCH.aoti_torch_dtype_int32()
