@@ -263,7 +263,7 @@ def _set_pragmas(connection: Any, journal: str, module: ModuleType) -> None:
     answer = _journal_mode(cursor, journal, module)
     if answer != journal:
         raise DatabaseUnusable(f"the database answered journal_mode {answer!r}, {journal!r} is needed")
-    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute("PRAGMA synchronous=EXTRA")
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.execute(f"PRAGMA journal_size_limit={64 * 1024 * 1024}")
     cursor.close()

@@ -64,7 +64,7 @@ def test_every_connection_is_durable_and_checks_foreign_keys(tmp_path: Path) -> 
     database = open_database(f"sqlite:///{tmp_path}/new/folder/x.db")
     expected = "wal" if wal_is_safe(newest_sqlite().sqlite_version_info) else "delete"
     assert pragma(database, "journal_mode") == expected
-    assert pragma(database, "synchronous") == 2
+    assert pragma(database, "synchronous") == 3
     assert pragma(database, "foreign_keys") == 1
     assert pragma(database, "busy_timeout") == 15_000
     assert pragma(database, "auto_vacuum") == 2
