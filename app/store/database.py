@@ -100,15 +100,20 @@ class Database:
 
     @contextmanager
     def _named_errors(self) -> Iterator[None]:
-        """Whatever the database does to us is a StoreError; what we do wrong (SQL, constraints) stays what it is."""
-        driver = self._engine.dialect.loaded_dbapi
-        try:
+        with named_errors(self._engine.dialect.loaded_dbapi):
             yield
-        except (DBAPIError, PoolTimeout, driver.Error) as error:  # the driver's own: cursors used directly
-            cause = error.orig if isinstance(error, DBAPIError) else error
-            if isinstance(cause, (driver.IntegrityError, driver.ProgrammingError)):
-                raise
-            raise _named(str(cause)) from error
+
+
+@contextmanager
+def named_errors(driver: Any) -> Iterator[None]:
+    """Whatever the database does to us is a StoreError; what we do wrong (SQL, constraints) stays what it is."""
+    try:
+        yield
+    except (DBAPIError, PoolTimeout, driver.Error) as error:  # the driver's own: cursors used directly
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        if isinstance(cause, (driver.IntegrityError, driver.ProgrammingError)):
+            raise
+        raise _named(str(cause)) from error
 
 
 def let_others_write() -> None:
@@ -154,8 +159,8 @@ def open_database(
 
     Raises DatabaseUnusable (not a database, or another program's) and SchemaTooNew; the file is then as it was.
     """
-    parsed = _parsed(url)
-    engine = _sqlite_engine(parsed, sqlite_module or newest_sqlite()) if _is_sqlite(parsed) else _create(parsed)
+    parsed = parsed_url(url)
+    engine = _sqlite_engine(parsed, sqlite_module or newest_sqlite()) if is_sqlite(parsed) else _create(parsed)
     database = Database(engine, clock)
     with _opening(engine, parsed):
         migrate(database.read, database.migrating)
@@ -167,10 +172,10 @@ def open_existing(url: str) -> Database:
 
     Raises DatabaseUnusable when there is none, or one of another schema than this code's.
     """
-    parsed = _parsed(url)
-    if _is_sqlite(parsed) and not (Path(parsed.database or "").is_file() and _look(parsed, newest_sqlite())):
+    parsed = parsed_url(url)
+    if is_sqlite(parsed) and not (Path(parsed.database or "").is_file() and _look(parsed, newest_sqlite())):
         raise DatabaseUnusable(f"there is no database {parsed.database}")
-    engine = _sqlite_engine(parsed, newest_sqlite()) if _is_sqlite(parsed) else _create(parsed)
+    engine = _sqlite_engine(parsed, newest_sqlite()) if is_sqlite(parsed) else _create(parsed)
     database = Database(engine)
     with _opening(engine, parsed), database.read() as connection:
         if (revision := known_revision(connection)) != REVISIONS[-1]:
@@ -180,7 +185,8 @@ def open_existing(url: str) -> Database:
     return database
 
 
-def _parsed(url: str) -> URL:
+def parsed_url(url: str) -> URL:
+    """The parts of a database's address. Raises DatabaseUnusable."""
     try:
         return make_url(url)
     except ArgumentError as error:
@@ -200,7 +206,8 @@ def _opening(engine: Engine, url: URL) -> Iterator[None]:
         raise
 
 
-def _is_sqlite(url: URL) -> bool:
+def is_sqlite(url: URL) -> bool:
+    """Whether the address is an SQLite database's."""
     return url.get_backend_name() == "sqlite"
 
 
@@ -210,8 +217,7 @@ def _create(url: URL, **options: Any) -> Engine:
 
 
 def _sqlite_engine(url: URL, module: ModuleType) -> Engine:
-    if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
-        raise DatabaseUnusable("SQLite needs a file: several threads and processes share it")
+    check_file(url)
     _look(url, module)
     wal = wal_is_safe(module.sqlite_version_info)
     if not wal:
@@ -226,13 +232,24 @@ def _sqlite_engine(url: URL, module: ModuleType) -> Engine:
         connection.isolation_level = None
         _set_pragmas(connection, "wal" if wal else "delete", module)
 
+    begin_as_told(engine)
+    return engine
+
+
+def check_file(url: URL) -> None:
+    """Refuse an SQLite database that is not in a file. Raises DatabaseUnusable."""
+    if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
+        raise DatabaseUnusable("SQLite needs a file: several threads and processes share it")
+
+
+def begin_as_told(engine: Engine) -> None:
+    """Transactions begin as `Database.read` or `Database.write` means them."""
+
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
         writes = connection.get_execution_options().get("writes", False)
         connection.exec_driver_sql(f"PRAGMA query_only={'OFF' if writes else 'ON'}")
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-    return engine
 
 
 def _look(url: URL, module: ModuleType) -> str | None:

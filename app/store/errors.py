@@ -82,3 +82,15 @@ class DiskFull(StoreError):
 
     def __init__(self) -> None:
         super().__init__("the disk is full")
+
+
+class Damaged(StoreError):
+    """A database file is not what was stored: `what` names each thing that is wrong."""
+
+    def __init__(self, path: object, what: list[str]) -> None:
+        super().__init__(f"{path} is damaged: {'; '.join(what)}")
+        self.what = what
+
+
+class BackupRefused(StoreError):
+    """A backup cannot be made, or restored, as things are; the message says why, and what to do."""

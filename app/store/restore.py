@@ -1,0 +1,148 @@
+"""A backup in the place of the database.
+
+Knows nothing of what is stored. Invariants: at every moment, also after a crash, the database's name means the old one
+or the backup, whole; the old one is kept under another name; and a file that is no whole database of ours changes
+nothing. Must not run beside a service or a worker: it looks whether any is there.
+"""
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from app.store.database import newest_sqlite
+from app.store.errors import BackupRefused, DatabaseFailed, DatabaseUnusable
+from app.store.part_file import BESIDE, PartFile, beside, part_file, sync_folder
+from app.store.sqlite_files import connect_to_file, look_at, sqlite_file
+from app.store.verification import Contents, check_ours, verify
+
+COPY_BYTES = 1024 * 1024
+STOP = "stop the service and its workers first"
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What the database holds now, and where what was there before is kept (None: there was nothing)."""
+
+    contents: Contents
+    aside: Path | None
+
+
+def restore(url: str, backup: Path) -> Restored:
+    """The database at `url` is what the file `backup` holds.
+
+    Raises BackupRefused, DatabaseUnusable, Damaged, OSError; then the database is as it was.
+    """
+    path, backup = sqlite_file(url), backup.absolute()
+    _check_backup(backup, path)
+    _check_unused(path)  # at once, before anything is copied
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with part_file(path) as part:
+        _copy(backup, part)
+        with closing(look_at(part.path, static=True)) as copy:
+            contents = verify(copy, backup)
+        _give_to_owner_of(path, part)
+        with alone_with(path):
+            aside = _keep_aside(path)
+            part.publish(path)
+    return Restored(contents, aside)
+
+
+def _check_backup(backup: Path, path: Path) -> None:
+    if not backup.is_file():
+        raise BackupRefused(f"there is no file {backup}")
+    if path.exists() and backup.samefile(path):
+        raise BackupRefused(f"{backup} is the database itself")
+    for suffix in ("-wal", "-journal"):
+        if beside(backup, suffix).exists():
+            raise BackupRefused(f"{backup} is not all of a database: {beside(backup, suffix)} belongs to it")
+    try:
+        with closing(look_at(backup, static=True)) as database:
+            check_ours(database)
+    except (DatabaseFailed, DatabaseUnusable) as error:
+        raise DatabaseUnusable(f"{backup} cannot be restored: {error}") from error
+
+
+def _copy(backup: Path, part: PartFile) -> None:
+    at = 0
+    with backup.open("rb") as source:
+        while piece := source.read(COPY_BYTES):
+            while piece:
+                written = os.pwrite(part.descriptor, piece, at)
+                at, piece = at + written, piece[written:]
+
+
+def _give_to_owner_of(path: Path, part: PartFile) -> None:
+    """Whoever restores, perhaps root: the service must be able to open the file."""
+    owner = (path if path.exists() else path.parent).stat()
+    if path.exists():
+        os.fchmod(part.descriptor, stat.S_IMODE(owner.st_mode))
+    with suppress(PermissionError):
+        os.fchown(part.descriptor, owner.st_uid, owner.st_gid)
+
+
+@contextmanager
+def alone_with(path: Path) -> Iterator[None]:
+    """No other process has the database open, nor begins to use it within. Raises BackupRefused.
+
+    Two tests. SQLite leaves its write-ahead log only if no other connection is open anywhere, also in another
+    container; and whoever has the file open shows in /proc, if we may look there: with a rollback journal an idle
+    connection holds no lock. What is no database, or damaged, is not locked.
+    """
+    _check_unused(path)
+    if not path.exists():
+        yield
+        return
+    with closing(connect_to_file(path)) as connection:
+        _lock(connection, path)
+        yield
+
+
+def _lock(connection: Any, path: Path) -> None:
+    driver = newest_sqlite()
+    try:
+        connection.execute("PRAGMA busy_timeout=0")
+        if connection.execute("PRAGMA journal_mode=DELETE").fetchone()[0] == "delete":
+            connection.execute("BEGIN EXCLUSIVE")
+            return
+    except driver.OperationalError as error:
+        if "locked" not in str(error):
+            raise DatabaseFailed(str(error)) from error
+    except driver.DatabaseError:
+        return  # no database, or a damaged one
+    raise BackupRefused(f"{path} is in use by another process: {STOP}")
+
+
+def _check_unused(path: Path) -> None:
+    if holders := _holders(path):
+        raise BackupRefused(f"{path} is in use by process {', '.join(map(str, holders))}: {STOP}")
+
+
+def _holders(path: Path) -> list[int]:
+    """The processes that have the file open, as far as /proc shows them."""
+    if not path.exists():
+        return []
+    wanted, found = path.stat(), set()
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        with suppress(OSError):  # it has ended, or is another user's
+            if os.path.samestat(link.stat(), wanted):
+                found.add(int(link.parts[2]))
+    return sorted(found - {os.getpid()})
+
+
+def _keep_aside(path: Path) -> Path | None:
+    """Where the old database is from now on too; what belongs to it is there alone."""
+    if not path.exists():
+        return None
+    now = datetime.now(UTC)
+    aside = path.with_name(f"{path.name}.before-restore-{now:%Y%m%dT%H%M%S}.{now.microsecond:06d}Z")
+    aside.hardlink_to(path)
+    for suffix in BESIDE:
+        if (part := beside(path, suffix)).exists():
+            part.rename(beside(aside, suffix))
+    sync_folder(path.parent)
+    return aside
