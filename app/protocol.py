@@ -7,6 +7,8 @@ when it takes none of them, in time.
 
 import asyncio
 import logging
+from collections.abc import Mapping
+from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -60,7 +62,8 @@ class Protocol(H11Protocol):
             self._reader.cut_off()
 
     def _patience(self) -> float:
-        told: float = PATIENCE_SECONDS if self.cycle is None else self.cycle.scope.get(PATIENCE, PATIENCE_SECONDS)
+        scope: Mapping[str, Any] = {} if self.cycle is None else self.cycle.scope
+        told: float = scope.get(PATIENCE, PATIENCE_SECONDS)
         return told if self._reader.is_told else max(told, PATIENCE_SECONDS)
 
     def data_received(self, data: bytes) -> None:
