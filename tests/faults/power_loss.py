@@ -33,8 +33,10 @@ from tests.faults.strace_record import Call, Descriptor, Text, calls, record
 
 JOURNALS = ("wal", "delete")
 RECORD_SECONDS = 120
-DRAWS = 20
-"""How often other losses are drawn at a moment at which nothing new came up."""
+TURNS = 20
+AGAIN = 10
+"""So many draws for each state that is missing: most come up again when there are few others, as there are just after a
+commit with the rollback journal."""
 ROOT = Path(__file__).parents[2]
 
 
@@ -186,11 +188,13 @@ def states(recorded: Recorded, count: int, seed: int) -> Iterator[State]:
     """
     moments, after_acknowledgement = moments_of(recorded)
     seen: dict[bytes, set[int]] = {}
-    for turn in range(DRAWS):
+    for turn in range(TURNS):
         if len(seen) >= count:
             return
         draw = Random(f"{seed} {turn}")
-        wanted = (count - len(seen)) // 2 + 1
+        missing = count - len(seen)
+        # Sorted by time below, so the first turn must not be full before the record has come to its end.
+        wanted = missing * (1 if turn == 0 else AGAIN) // 2 + 1
         times = draw.choices(range(moments), k=wanted) + draw.choices(after_acknowledgement, k=wanted)
         yield from _turn(recorded, sorted(times), draw, seen, count)
     raise AssertionError(f"no more than {len(seen)} different states came up")
