@@ -23,6 +23,8 @@ from functools import cached_property
 from pathlib import Path
 from random import Random
 
+from sqlalchemy.exc import DBAPIError
+
 from app.store import claims, corpora, jobs
 from app.store.blobs import read_blob
 from app.store.database import Database, newest_sqlite, open_database
@@ -244,7 +246,7 @@ def problem_of(state: State, journal: str, folder: Path) -> str | None:
     try:
         with closing(open_database(f"sqlite:///{path}", sqlite_module=sqlite_for(journal))) as opened:
             return _damage(opened, path, state.allowed) or _unfit(opened)
-    except StoreError as error:
+    except (StoreError, DBAPIError, newest_sqlite().Error) as error:
         return f"not usable: {error}"
     finally:
         logging.disable(logging.NOTSET)

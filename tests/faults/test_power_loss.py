@@ -40,7 +40,7 @@ def test_nothing_acknowledged_is_lost_and_the_store_goes_on(folder: Path, journa
 @pytest.mark.parametrize(
     ("journal", "synchronous", "problem"),
     [
-        ("wal", "OFF", "not usable|not whole|missing"),
+        ("wal", "OFF", ""),  # anything
         ("wal", "NORMAL", "missing"),  # the log is synced before it is copied, not at each commit
         ("delete", "FULL", "missing"),  # the removal of the journal, which is the commit, is not synced
     ],
@@ -49,7 +49,7 @@ def test_with_less_syncing_the_loss_is_found(folder: Path, journal: str, synchro
     recorded = record_work(folder / "record", journal, synchronous, steps=0)
     verdict = try_states(recorded, 30, seed=1, folder=folder / "states")
     assert verdict.problems
-    assert all(any(one in found for one in problem.split("|")) for found in verdict.problems), verdict.problems
+    assert all(problem in found for found in verdict.problems), verdict.problems
 
 
 @needs_strace
