@@ -67,7 +67,7 @@ def test_what_is_restored_has_all_that_was_there_and_the_running_job_ends_as_if_
         step = installation.job(job["id"])["progress"]["step"]
         made = told(installation, "backup", file)
         assert made.returncode == 0, installation.logs()
-    undisturbed = installation.wait_for_status(job["id"], "succeeded")
+    undisturbed = installation.wait_for_status(job["id"], "succeeded", seconds=180)
     assert undisturbed["attempt"] == 1, "the backup kept no heartbeat from being written"
 
     assert told(other, "restore", file).returncode == 0, other.logs()
@@ -80,7 +80,7 @@ def test_what_is_restored_has_all_that_was_there_and_the_running_job_ends_as_if_
     assert other.losses(job["id"])[: len(losses)] == losses
     assert other.latest_step(restored) >= latest
     other.start("worker")
-    done = other.wait_for_status(job["id"], "succeeded")
+    done = other.wait_for_status(job["id"], "succeeded", seconds=180)
     assert done["attempt"] == 2
     assert other.losses(job["id"]) == installation.losses(job["id"])
     assert other.weights(done, STEPS) == installation.weights(undisturbed, STEPS)
