@@ -1,23 +1,22 @@
 """The command `charsmith`: starts the service, and is a client of a running one.
 
-Knows no torch and no database: what it does to a running service, anyone can do over HTTP.
+Knows no torch: what it does to a running service, anyone can do over HTTP. Only `keys` opens the database itself.
 """
 
-import json
-import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from app.client import Client, ClientError, service_url
+from app.key_commands import keys
 from app.processes import become_module, end_with_parent, parent_socket, started_by_parent
 from app.progress_view import view_for
-from app.settings import Settings, SettingsError, load_settings, variable_name
+from app.settings import SettingsError
 from app.supervisor import serve as supervise
+from app.terminal import AsJson, fail, prepared, print_json, print_table, settings_with
 
 cli = typer.Typer(
     help="Train character-level recurrent language models on your texts, and stream what they write.",
@@ -27,54 +26,28 @@ cli = typer.Typer(
 )
 
 
-def _default_url() -> str:
-    """Where a service with the settings of this environment listens."""
-    settings = _settings()
-    return service_url(settings.host, settings.port)
+cli.add_typer(keys, name="keys")
+
+
+def _client(url: str | None) -> Client:
+    """A client of the service at `url`, or of the one that the settings of this environment start."""
+    settings = settings_with()
+    return Client(url or service_url(settings.host, settings.port), settings.api_key)
 
 
 Url = Annotated[
     str | None, typer.Option(help="Address of the running service. Default: by CHARSMITH_HOST and CHARSMITH_PORT.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the service's own JSON.")]
 DataDir = Annotated[Path | None, typer.Option(help="Folder of the database.")]
-LIST_WIDTH = 200
-"""A list is as wide as it needs; a narrow terminal breaks its lines."""
 Host = Annotated[str | None, typer.Option(help="Address to listen on.")]
 Port = Annotated[int | None, typer.Option(help="Port to listen on.")]
 Device = Annotated[str | None, typer.Option(help="Where to train: auto, cpu, cuda.")]
 
 
-def fail(message: object) -> NoReturn:
-    """Say why on standard error and end with status 1."""
-    sys.stderr.write(f"charsmith: {message}\n")
-    raise typer.Exit(1)
-
-
-def _settings(**flags: Any) -> Settings:
-    """The settings, with flags put into the environment, so that child processes see the same."""
-    for name, value in flags.items():
-        if value is not None:
-            os.environ[variable_name(name)] = str(value)
-    try:
-        return load_settings()
-    except SettingsError as error:
-        fail(error)
-
-
-def _prepared(settings: Settings) -> Settings:
-    """The same settings, their data folder made. Fails in one line where it cannot be."""
-    try:
-        settings.temporary_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        fail(f"{variable_name('data_dir')}: {error}")
-    return settings
-
-
 @cli.command()
 def serve(data_dir: DataDir = None, host: Host = None, port: Port = None, device: Device = None) -> None:
     """Run the service and one worker on this machine."""
-    _prepared(_settings(data_dir=data_dir, host=host, port=port, device=device))
+    prepared(settings_with(data_dir=data_dir, host=host, port=port, device=device))
     raise typer.Exit(supervise())
 
 
@@ -82,17 +55,18 @@ def serve(data_dir: DataDir = None, host: Host = None, port: Port = None, device
 def api(data_dir: DataDir = None, host: Host = None, port: Port = None) -> None:
     """Run the service alone; workers are started elsewhere."""
     from app.server import run  # FastAPI takes a second to import: the client commands do without
+    from app.store.errors import StoreError
 
     try:
-        run(_prepared(_settings(data_dir=data_dir, host=host, port=port)))
-    except SettingsError as error:
+        run(prepared(settings_with(data_dir=data_dir, host=host, port=port)))
+    except (SettingsError, StoreError) as error:
         fail(error)
 
 
 @cli.command()
 def worker(data_dir: DataDir = None, device: Device = None) -> None:
     """Run one worker alone, on the database of the settings."""
-    _prepared(_settings(data_dir=data_dir, device=device))
+    prepared(settings_with(data_dir=data_dir, device=device))
     # Not imported: the service knows nothing of the worker. The same process goes on as one.
     become_module("worker")
 
@@ -118,7 +92,7 @@ def train(
     url: Url = None,
 ) -> None:
     """Upload FILE, train on it, watch it learn. Ctrl-C leaves the job running."""
-    client = Client(url or _default_url())
+    client = _client(url)
     model = {"cell": cell, "hidden_size": hidden_size, "num_layers": num_layers, "normalization": normalization}
     training = {"minutes": minutes, "epochs": epochs, "steps": steps, "learning_rate": learning_rate, "seed": seed}
     job: dict[str, Any] = {}
@@ -200,7 +174,7 @@ def generate(
         }
     )
     try:
-        print_stream(Client(url or _default_url()), request)
+        print_stream(_client(url), request)
     except ClientError as error:
         fail(error)
     except KeyboardInterrupt:
@@ -218,7 +192,7 @@ def score(
     unknown = "skip" if skip_unknown else "refuse"
     try:
         request = {"model": model, "text": file.read_bytes().decode("utf-8-sig"), "unknown": unknown}
-        scores = Client(url or _default_url()).call("POST", "/score", json=request)
+        scores = _client(url).call("POST", "/score", json=request)
     except UnicodeDecodeError as error:
         fail(f"{file} is not UTF-8: byte 0x{error.object[error.start]:02x} at byte {error.start}")
     except ClientError as error:
@@ -243,18 +217,10 @@ def print_stream(client: Client, request: dict[str, Any]) -> None:
 
 def _print_list(url: str | None, path: str, columns: dict[str, Any], as_json: bool) -> None:
     try:
-        rows = list(Client(url or _default_url()).pages(path))
+        rows = list(_client(url).pages(path))
     except ClientError as error:
         fail(error)
-    if as_json:
-        sys.stdout.write(json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
-        return
-    table = Table(box=None)
-    for name in columns:
-        table.add_column(name, no_wrap=True, overflow="ignore")  # an id that is cut short is no id
-    for row in rows:
-        table.add_row(*(str(show(row)) for show in columns.values()))
-    Console(width=LIST_WIDTH).print(table, soft_wrap=True)
+    print_json(rows) if as_json else print_table(columns, rows)
 
 
 def _loss(best: dict[str, Any] | None) -> str:
