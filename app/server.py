@@ -12,7 +12,7 @@ from contextlib import closing
 import uvicorn
 from fastapi import FastAPI
 
-from app.log_filter import HideKeys
+from app.log_filter import hide_keys
 from app.main import begin_shutdown, create_app
 from app.protocol import HEAD_BYTES, Protocol
 from app.settings import Settings, SettingsError
@@ -52,7 +52,7 @@ def make_server(settings: Settings, app: FastAPI | None = None) -> Server:
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         ws="none",
     )
-    logging.getLogger("uvicorn.access").addFilter(HideKeys())
+    logging.getLogger("uvicorn.access").addFilter(hide_keys)
     return Server(config)
 
 
@@ -60,7 +60,7 @@ def run(settings: Settings) -> None:
     """Serve until SIGTERM or Ctrl-C."""
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for handler in logging.getLogger().handlers:
-        handler.addFilter(HideKeys())
+        handler.addFilter(hide_keys)
     make_server(settings).run()
 
 

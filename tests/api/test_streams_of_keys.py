@@ -61,6 +61,8 @@ def test_a_key_has_as_many_streams_as_it_may_while_others_have_theirs(
         assert refused.headers["retry-after"]
         scored = service.http.post("/score", json={"model": "tiny", "text": "abc"}, headers=few)
         assert assert_problem(scored, 429)["code"] == "too_many_streams"
+        unread = service.http.post("/generate", content=b"no JSON", headers=few)
+        assert_problem(unread, 429)  # a crowd of one key's is refused as cheaply as any other
         assert ask(service, many).is_success
         with open_streams(service, many, 3):
             assert assert_problem(ask(service, many), 429)["detail"].startswith("of at most 5 streams 5 are open")
