@@ -16,7 +16,7 @@ from app.processes import become_module, end_with_parent, parent_socket, started
 from app.progress_view import view_for
 from app.settings import SettingsError
 from app.supervisor import serve as supervise
-from app.terminal import AsJson, fail, prepared, print_json, print_table, settings_with
+from app.terminal import AsJson, DataDir, fail, prepared, print_json, print_table, settings_with
 
 cli = typer.Typer(
     help="Train character-level recurrent language models on your texts, and stream what they write.",
@@ -38,7 +38,6 @@ def _client(url: str | None) -> Client:
 Url = Annotated[
     str | None, typer.Option(help="Address of the running service. Default: by CHARSMITH_HOST and CHARSMITH_PORT.")
 ]
-DataDir = Annotated[Path | None, typer.Option(help="Folder of the database.")]
 Host = Annotated[str | None, typer.Option(help="Address to listen on.")]
 Port = Annotated[int | None, typer.Option(help="Port to listen on.")]
 Device = Annotated[str | None, typer.Option(help="Where to train: auto, cpu, cuda.")]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app.settings import Settings
-from app.terminal import AsJson, fail, prepared, print_json, print_table, settings_with
+from app.terminal import AsJson, DataDir, fail, prepared, print_json, print_table, settings_with
 
 if TYPE_CHECKING:
     from app.store.api_keys import ApiKey
@@ -47,12 +47,13 @@ def create(
     expires_days: Annotated[
         int | None, typer.Option(help="Valid for so many days. Default: until it is revoked.", min=1, max=MOST_DAYS)
     ] = None,
+    data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a key and print it: nobody can tell it again."""
     from app.store import api_keys
 
-    settings = prepared(settings_with())
+    settings = prepared(settings_with(data_dir=data_dir))
     with _opened(settings) as database:
         first = not api_keys.list_keys(database)
         key, text = api_keys.create_key(
@@ -73,11 +74,11 @@ def create(
 
 
 @keys.command("list")
-def list_(as_json: AsJson = False) -> None:
+def list_(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """List the keys that were ever made, newest first."""
     from app.store import api_keys
 
-    with _opened(settings_with(), create=False) as database:
+    with _opened(settings_with(data_dir=data_dir), create=False) as database:
         now, made = database.now(), api_keys.list_keys(database)
     if as_json:
         print_json([_document(key) for key in made])
@@ -100,12 +101,14 @@ def list_(as_json: AsJson = False) -> None:
 
 @keys.command()
 def revoke(
-    key: Annotated[str, typer.Argument(help="Id or name of the key.", metavar="ID_OR_NAME")], as_json: AsJson = False
+    key: Annotated[str, typer.Argument(help="Id or name of the key.", metavar="ID_OR_NAME")],
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
 ) -> None:
     """Make a key worthless, from the next request on."""
     from app.store import api_keys
 
-    with _opened(settings_with(), create=False) as database:
+    with _opened(settings_with(data_dir=data_dir), create=False) as database:
         revoked = api_keys.revoke_key(database, key)
     if as_json:
         print_json(_document(revoked))

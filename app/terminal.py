@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -16,6 +17,7 @@ from rich.table import Table
 from app.settings import Settings, SettingsError, load_settings, variable_name
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+DataDir = Annotated[Path | None, typer.Option(help="Folder of the database.")]
 LIST_WIDTH = 200
 """A list is as wide as it needs; a narrow terminal breaks its lines."""
 

@@ -13,12 +13,10 @@ from app.store.key_text import parse_key
 from tests.api.service import Service
 
 
-def charsmith(
-    service: Service, *arguments: str, key: str | None = None, **more: str
-) -> subprocess.CompletedProcess[str]:
+def charsmith(service: Service, *arguments: str, key: str | None = None) -> subprocess.CompletedProcess[str]:
     """The command, on the folder of the service, which it finds by its settings."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("CHARSMITH_")}
-    told = {"CHARSMITH_DATA_DIR": str(service.settings.data_dir), "CHARSMITH_PORT": str(service.address[1])} | more
+    told = {"CHARSMITH_DATA_DIR": str(service.settings.data_dir), "CHARSMITH_PORT": str(service.address[1])}
     command = [sys.executable, "-m", "app.cli", *arguments]
     environment = kept | told | ({"CHARSMITH_API_KEY": key} if key else {})
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
@@ -97,7 +95,7 @@ def test_what_cannot_be_meant_is_refused_in_a_line(own_service: Service, argumen
 
 
 def test_listing_makes_no_database_and_names_the_one_that_is_missing(own_service: Service, tmp_path: Any) -> None:
-    done = charsmith(own_service, "keys", "list", CHARSMITH_DATA_DIR=str(tmp_path / "elsewhere"))
+    done = charsmith(own_service, "keys", "list", "--data-dir", str(tmp_path / "elsewhere"))
     assert done.returncode == 1
     assert "there is no database" in done.stderr
     assert not (tmp_path / "elsewhere").exists()
