@@ -1,25 +1,24 @@
 """The command `charsmith`: starts the service, and is a client of a running one.
 
-Knows no torch: what it does to a running service, anyone can do over HTTP. Only what keeps the database safe opens it.
+Knows no torch: what it does to a running service, anyone can do over HTTP. Only `keys` and what keeps the database safe
+(app.backup_commands) open it.
 """
 
-import json
-import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
+from app.backup_commands import backup, restore, verify
 from app.client import Client, ClientError, service_url
+from app.key_commands import keys
 from app.processes import become_module, end_with_parent, parent_socket, started_by_parent
 from app.progress_view import view_for
-from app.settings import Settings, SettingsError, load_settings, variable_name
+from app.settings import SettingsError
 from app.supervisor import serve as supervise
+from app.terminal import AsJson, DataDir, fail, prepared, print_json, print_table, settings_with
 
 cli = typer.Typer(
     help="Train character-level recurrent language models on your texts, and stream what they write.",
@@ -29,54 +28,27 @@ cli = typer.Typer(
 )
 
 
-def _default_url() -> str:
-    """Where a service with the settings of this environment listens."""
-    settings = _settings()
-    return service_url(settings.host, settings.port)
+cli.add_typer(keys, name="keys")
+
+
+def _client(url: str | None) -> Client:
+    """A client of the service at `url`, or of the one that the settings of this environment start."""
+    settings = settings_with()
+    return Client(url or service_url(settings.host, settings.port), settings.api_key)
 
 
 Url = Annotated[
     str | None, typer.Option(help="Address of the running service. Default: by CHARSMITH_HOST and CHARSMITH_PORT.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the service's own JSON.")]
-DataDir = Annotated[Path | None, typer.Option(help="Folder of the database.")]
-LIST_WIDTH = 200
-"""A list is as wide as it needs; a narrow terminal breaks its lines."""
 Host = Annotated[str | None, typer.Option(help="Address to listen on.")]
 Port = Annotated[int | None, typer.Option(help="Port to listen on.")]
 Device = Annotated[str | None, typer.Option(help="Where to train: auto, cpu, cuda.")]
 
 
-def fail(message: object) -> NoReturn:
-    """Say why on standard error and end with status 1."""
-    sys.stderr.write(f"charsmith: {message}\n")
-    raise typer.Exit(1)
-
-
-def _settings(**flags: Any) -> Settings:
-    """The settings, with flags put into the environment, so that child processes see the same."""
-    for name, value in flags.items():
-        if value is not None:
-            os.environ[variable_name(name)] = str(value)
-    try:
-        return load_settings()
-    except SettingsError as error:
-        fail(error)
-
-
-def _prepared(settings: Settings) -> Settings:
-    """The same settings, their data folder made. Fails in one line where it cannot be."""
-    try:
-        settings.temporary_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        fail(f"{variable_name('data_dir')}: {error}")
-    return settings
-
-
 @cli.command()
 def serve(data_dir: DataDir = None, host: Host = None, port: Port = None, device: Device = None) -> None:
     """Run the service and one worker on this machine."""
-    _prepared(_settings(data_dir=data_dir, host=host, port=port, device=device))
+    prepared(settings_with(data_dir=data_dir, host=host, port=port, device=device))
     raise typer.Exit(supervise())
 
 
@@ -84,17 +56,18 @@ def serve(data_dir: DataDir = None, host: Host = None, port: Port = None, device
 def api(data_dir: DataDir = None, host: Host = None, port: Port = None) -> None:
     """Run the service alone; workers are started elsewhere."""
     from app.server import run  # FastAPI takes a second to import: the client commands do without
+    from app.store.errors import StoreError
 
     try:
-        run(_prepared(_settings(data_dir=data_dir, host=host, port=port)))
-    except SettingsError as error:
+        run(prepared(settings_with(data_dir=data_dir, host=host, port=port)))
+    except (SettingsError, StoreError) as error:
         fail(error)
 
 
 @cli.command()
 def worker(data_dir: DataDir = None, device: Device = None) -> None:
     """Run one worker alone, on the database of the settings."""
-    _prepared(_settings(data_dir=data_dir, device=device))
+    prepared(settings_with(data_dir=data_dir, device=device))
     # Not imported: the service knows nothing of the worker. The same process goes on as one.
     become_module("worker")
 
@@ -120,7 +93,7 @@ def train(
     url: Url = None,
 ) -> None:
     """Upload FILE, train on it, watch it learn. Ctrl-C leaves the job running."""
-    client = Client(url or _default_url())
+    client = _client(url)
     model = {"cell": cell, "hidden_size": hidden_size, "num_layers": num_layers, "normalization": normalization}
     training = {"minutes": minutes, "epochs": epochs, "steps": steps, "learning_rate": learning_rate, "seed": seed}
     job: dict[str, Any] = {}
@@ -202,7 +175,7 @@ def generate(
         }
     )
     try:
-        print_stream(Client(url or _default_url()), request)
+        print_stream(_client(url), request)
     except ClientError as error:
         fail(error)
     except KeyboardInterrupt:
@@ -220,7 +193,7 @@ def score(
     unknown = "skip" if skip_unknown else "refuse"
     try:
         request = {"model": model, "text": file.read_bytes().decode("utf-8-sig"), "unknown": unknown}
-        scores = Client(url or _default_url()).call("POST", "/score", json=request)
+        scores = _client(url).call("POST", "/score", json=request)
     except UnicodeDecodeError as error:
         fail(f"{file} is not UTF-8: byte 0x{error.object[error.start]:02x} at byte {error.start}")
     except ClientError as error:
@@ -245,18 +218,10 @@ def print_stream(client: Client, request: dict[str, Any]) -> None:
 
 def _print_list(url: str | None, path: str, columns: dict[str, Any], as_json: bool) -> None:
     try:
-        rows = list(Client(url or _default_url()).pages(path))
+        rows = list(_client(url).pages(path))
     except ClientError as error:
         fail(error)
-    if as_json:
-        sys.stdout.write(json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
-        return
-    table = Table(box=None)
-    for name in columns:
-        table.add_column(name, no_wrap=True, overflow="ignore")  # an id that is cut short is no id
-    for row in rows:
-        table.add_row(*(str(show(row)) for show in columns.values()))
-    Console(width=LIST_WIDTH).print(table, soft_wrap=True)
+    print_json(rows) if as_json else print_table(columns, rows)
 
 
 def _loss(best: dict[str, Any] | None) -> str:
@@ -290,56 +255,8 @@ def models(url: Url = None, as_json: AsJson = False) -> None:
     _print_list(url, "/models", columns, as_json)
 
 
-@cli.command()
-def backup(
-    file: Annotated[Path, typer.Argument(help="Where to write it; must not exist.")],
-    force: Annotated[bool, typer.Option("--force", help="Replace FILE if it exists.")] = False,
-    data_dir: DataDir = None,
-) -> None:
-    """Write all that is stored to FILE, verified, while everything runs. FILE holds keys: keep it private."""
-    settings = _settings(data_dir=data_dir)
-    with _refusals_told():
-        from app.store.backup import back_up
-
-        contents = back_up(settings.resolved_database_url, file, force=force)
-    sys.stdout.write(f"{file}: {contents}\n")
-
-
-@cli.command()
-def restore(
-    file: Annotated[Path, typer.Argument(help="What `charsmith backup` wrote.")], data_dir: DataDir = None
-) -> None:
-    """Put the backup FILE in the place of the database, which is kept. Service and workers must be stopped."""
-    settings = _settings(data_dir=data_dir)
-    with _refusals_told():
-        from app.store.restore import restore as put_back
-
-        restored = put_back(settings.resolved_database_url, file)
-    sys.stdout.write(f"restored {file}: {restored.contents}\n")
-    if restored.aside is not None:
-        sys.stdout.write(f"the database of before: {restored.aside}\n")
-
-
-@cli.command()
-def verify(data_dir: DataDir = None) -> None:
-    """Read all that is stored, and tell what is damaged. Everything may run meanwhile."""
-    settings = _settings(data_dir=data_dir)
-    with _refusals_told():
-        from app.store.verification import verify_database
-
-        contents = verify_database(settings.resolved_database_url)
-    sys.stdout.write(f"{contents}\n")
-
-
-@contextmanager
-def _refusals_told() -> Iterator[None]:
-    """What the store refuses ends the command with a line that says why. The store is loaded only here: it is slow."""
-    from app.store.errors import StoreError
-
-    try:
-        yield
-    except (StoreError, OSError) as error:
-        fail(error)
+for command in (backup, restore, verify):
+    cli.command()(command)
 
 
 def main() -> None:

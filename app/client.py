@@ -12,6 +12,9 @@ from typing import Any, BinaryIO
 
 import httpx
 from httpx_sse import connect_sse
+from pydantic import SecretStr
+
+from app.settings import variable_name
 
 RECONNECT_SECONDS = 60.0
 """How long following a job outlives a service that is away, as when it restarts."""
@@ -21,6 +24,9 @@ def service_url(host: str, port: int) -> str:
     """The address at which a service that listens on `host` is called from its own machine."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+KEY_VARIABLE = variable_name("api_key")
 
 
 class ClientError(Exception):
@@ -43,11 +49,15 @@ def _explain(response: httpx.Response) -> str:
 
 
 class Client:
-    """Calls of one service at `url`. Not for several threads."""
+    """Calls of one service at `url`, with an API key if one is given. Not for several threads."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, api_key: SecretStr | None = None) -> None:
         self.url = (url if "://" in url else f"http://{url}").rstrip("/")
-        self._http = httpx.Client(base_url=self.url, timeout=httpx.Timeout(60, connect=5), trust_env=False)
+        shown = {"Authorization": f"Bearer {api_key.get_secret_value()}"} if api_key else {}
+        self._has_key = bool(shown)
+        self._http = httpx.Client(
+            base_url=self.url, headers=shown, timeout=httpx.Timeout(60, connect=5), trust_env=False
+        )
 
     def close(self) -> None:
         self._http.close()
@@ -62,7 +72,14 @@ class Client:
     def _check(self, response: httpx.Response) -> None:
         if response.is_error:
             response.read()
-            raise ClientError(_explain(response), response.status_code)
+            raise ClientError(self._explain(response), response.status_code)
+
+    def _explain(self, response: httpx.Response) -> str:
+        if response.status_code == httpx.codes.UNAUTHORIZED:
+            if self._has_key:
+                return f"{self.url} does not take the API key of {KEY_VARIABLE}: it is unknown, revoked or expired"
+            return f"{self.url} asks for an API key: set {KEY_VARIABLE} to one (`charsmith keys create` makes them)"
+        return _explain(response)
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -89,7 +106,8 @@ class Client:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and still_wanted():
             try:
-                if self.call("GET", "/readyz")["workers"]:
+                workers = self.call("GET", "/readyz")["workers"]
+                if workers or workers is None:  # not told without a valid key: the next call says what is wrong
                     return
             except ClientError:
                 pass

@@ -21,14 +21,15 @@ which reads all that it takes: cut off while it is still writing, a client may l
 
 
 class RefuseCrowds:
-    """ASGI middleware: 429 while `full()` tells why there is no place. Whoever may not ask at all is told so before."""
+    """ASGI middleware: 429 while `full` tells why there is no place for who sent the request. Who may not ask at all
+    is told so before."""
 
-    def __init__(self, app: ASGIApp, full: Callable[[], TooManyStreams | None]) -> None:
+    def __init__(self, app: ASGIApp, full: Callable[[Scope], TooManyStreams | None]) -> None:
         self._app = app
         self._full = full
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        full = self._full() if _opens_stream(scope) else None
+        full = self._full(scope) if _opens_stream(scope) else None
         if full is None:
             return await self._app(scope, receive, send)
         try:

@@ -15,10 +15,11 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from app.cli import fail, print_stream, watch
+from app.cli import print_stream, watch
 from app.client import Client, ClientError, service_url
 from app.processes import Child, start_module
 from app.settings import Settings, SettingsError, load_settings, variable_name
+from app.terminal import fail
 
 START_SECONDS = 120.0
 STOP_SECONDS = 30.0
@@ -140,10 +141,11 @@ def main(
 ) -> None:
     """Train a network on Shakespeare, or on a text of yours, and let it write."""
     try:
-        service, url = start_service(load_settings())
+        settings = load_settings()
+        service, url = start_service(settings)
     except SettingsError as error:
         fail(error)
-    client = Client(url)
+    client = Client(url, settings.api_key)
     try:
         client.wait_until_ready(START_SECONDS, lambda: service.process.poll() is None)
         run(client, corpus, minutes)

@@ -94,7 +94,10 @@ class JobDocument(Document):
     id: str
     name: str
     status: str = Field(description="queued, running, paused, succeeded, failed or cancelled.")
-    place: int | None = Field(description="In the queue, from 1; null unless queued.")
+    place: int | None = Field(
+        description="In the queue, from 1; null unless queued. API keys take turns, so jobs that another key queues "
+        "later may come before it."
+    )
     cancel_requested: bool
     pause_requested: bool
     corpus: str | None = Field(description="Its id; null once it is deleted.")

@@ -15,18 +15,23 @@ from pathlib import Path
 
 from fastapi import APIRouter, Depends, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
+from fastapi.routing import APIRoute, iter_route_contexts
 from starlette.concurrency import run_in_threadpool
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Scope
 
 from app import docs_page, errors, framework_errors
+from app.access import OPEN
 from app.answer_headers import GuardAnswers
+from app.authentication import AskForKey
 from app.body_limit import EndRefusedUploads
 from app.crowd import RefuseCrowds
-from app.generation.streams import Generation
+from app.generation.streams import Generation, TooManyStreams
 from app.head_requests import AnswerHead
 from app.openapi import DESCRIPTION, TAGS, describe, operation_id, problems
 from app.origin_check import RefuseOtherOrigins
 from app.routes import corpora, generate, health, job_history, jobs, models, score
+from app.routes.dependencies import holder_of
+from app.routes.guarded import GuardedRoute
 from app.schemas import MAX_CHARACTER_SET, MAX_STATE_CHARACTERS
 from app.settings import MIB, Settings
 from app.shutdown import EndWithService
@@ -80,7 +85,9 @@ def _surround(app: FastAPI, settings: Settings) -> None:
     build = app.build_middleware_stack
 
     def build_surrounded() -> ASGIApp:
-        stack: ASGIApp = RefuseCrowds(build(), lambda: app.state.generation and app.state.generation.full())
+        stack: ASGIApp = RefuseCrowds(build(), lambda scope: _full(app, scope))
+        open_routes = [route for route in health.router.routes if isinstance(route, APIRoute) and route.name in OPEN]
+        stack = AskForKey(stack, lambda: app.state.database, open_routes)
         if settings.cors_origins:
             stack = CORSMiddleware(
                 stack,
@@ -96,10 +103,19 @@ def _surround(app: FastAPI, settings: Settings) -> None:
     app.build_middleware_stack = build_surrounded  # type: ignore[method-assign]
 
 
+def _full(app: FastAPI, scope: Scope) -> TooManyStreams | None:
+    """Why a request that would open a stream finds no place; None if it does, or nothing is known yet."""
+    generation: Generation | None = app.state.generation
+    return generation.full(holder=holder_of(scope["state"]["key"])) if generation else None
+
+
 def _add_routes(app: FastAPI, settings: Settings) -> None:
-    """Each group with the largest body that it takes: Starlette stops reading there."""
+    """Each group with the largest body that it takes: Starlette stops reading there.
+
+    Raises TypeError for a call that would not ask for the scope of a key.
+    """
     unready = problems(503)  # whatever needs the database may find it locked
-    calls = APIRouter(dependencies=[Depends(framework_errors.refuse_unknown_fields)])
+    calls = APIRouter(dependencies=[Depends(framework_errors.refuse_unknown_fields)], responses=problems(401))
     # First, since routes are tried in order, which took a fifth of what a short request costs.
     texts_and_states = MAX_STATE_CHARACTERS + ESCAPED_BYTES * (settings.max_prompt_characters + 2 * MAX_CHARACTER_SET)
     calls.include_router(generate.router, max_body_size=MIB + texts_and_states)
@@ -116,6 +132,9 @@ def _add_routes(app: FastAPI, settings: Settings) -> None:
     calls.include_router(models.router, max_body_size=MIB, responses=unready)
     app.include_router(calls)
     app.include_router(health.router, max_body_size=MIB)
+    for context in iter_route_contexts(calls.routes):
+        if not isinstance(context.original_route, GuardedRoute):
+            raise TypeError(f"{context.path} is no GuardedRoute")
 
 
 @asynccontextmanager

@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field
 
+from app.access import OPEN, scopes_for
 from app.errors import PROBLEM_JSON
 from app.statuses import STATUSES
 
@@ -31,7 +32,20 @@ Bodies of JSON need the header `Content-Type: application/json`, files a form (`
 and parameters are refused.
 
 Corpora, jobs and models are named by id or by name (the newest of that name). Errors are problem documents (RFC 9457).
+
+Once the installation has an API key (`charsmith keys create`), every call asks for one: `Authorization: Bearer KEY`, or
+KEY as the password of a login, with any name. It is never taken from an address. Each call says which scope it needs.
 """
+
+SECURITY_SCHEMES = {
+    "key": {"type": "http", "scheme": "bearer", "description": "An API key, `csk_...`, as a token."},
+    "login": {
+        "type": "http",
+        "scheme": "basic",
+        "description": "An API key as the password, with any name: for browsers, which know no tokens.",
+    },
+}
+"""Not needed as long as the installation has no keys."""
 
 TAGS = [
     {"name": "corpora", "description": "Texts to train on."},
@@ -62,7 +76,8 @@ class ProblemDocument(BaseModel):
 
 EXPLAINED = {
     400: "It is no HTTP, or its body cannot be read.",
-    403: "It comes from a web page of another site, or names a host that is not ours.",
+    401: "The installation asks for an API key; there was none that is valid.",
+    403: "The API key lacks the scope; or it comes from a web page of another site, or names a host that is not ours.",
     404: "There is no such thing.",
     406: "None of the content types that are asked for can be had.",
     409: "It does not go with what is there; the detail says why.",
@@ -114,11 +129,24 @@ def describe(app: FastAPI) -> None:
         problem = ProblemDocument.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas.update(problem.pop("$defs"))
         schemas["Problem"] = problem | {"title": "Problem"}
+        _tell_access(document)
         _fill_in(document)
         _keep_to_3_1(document)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend it
+
+
+def _tell_access(document: dict[str, Any]) -> None:
+    """Every operation with the ways to show a key, and the scopes of which one is needed."""
+    document["components"]["securitySchemes"] = SECURITY_SCHEMES
+    for operation in _operations(document):
+        if operation["operationId"] in OPEN:
+            operation["security"] = []
+            continue
+        operation["security"] = [{name: []} for name in SECURITY_SCHEMES]
+        scopes = " or ".join(f"`{scope}`" for scope in scopes_for(operation["operationId"]))
+        operation["description"] += f"\n\nWhere keys are asked for: scope {scopes}."
 
 
 def _fill_in(document: dict[str, Any]) -> None:

@@ -7,13 +7,17 @@ never waits for a client.
 import ipaddress
 import logging
 import socket
+from contextlib import closing
 
 import uvicorn
 from fastapi import FastAPI
 
+from app.log_filter import hide_keys
 from app.main import begin_shutdown, create_app
 from app.protocol import HEAD_BYTES, Protocol
 from app.settings import Settings, SettingsError
+from app.store.api_keys import any_usable
+from app.store.database import open_database
 
 SHUTDOWN_SECONDS = 5
 """For answers under way; whatever takes longer is cut off."""
@@ -30,7 +34,10 @@ class Server(uvicorn.Server):
 
 
 def make_server(settings: Settings, app: FastAPI | None = None) -> Server:
-    """A server ready to `run`. Raises SettingsError if it would be open to others without being told so."""
+    """A server ready to `run`.
+
+    Raises SettingsError if it would be open to others without being told so; DatabaseUnusable if that cannot be known.
+    """
     check_open_by_choice(settings)
     config = uvicorn.Config(
         app or create_app(settings),
@@ -45,23 +52,31 @@ def make_server(settings: Settings, app: FastAPI | None = None) -> Server:
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         ws="none",
     )
+    logging.getLogger("uvicorn.access").addFilter(hide_keys)
     return Server(config)
 
 
 def run(settings: Settings) -> None:
     """Serve until SIGTERM or Ctrl-C."""
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(hide_keys)
     make_server(settings).run()
 
 
 def check_open_by_choice(settings: Settings) -> None:
-    """Refuse to listen where others can connect, as long as there are no keys to ask for."""
-    if settings.allow_anonymous or _is_loopback(settings.host):
+    """Refuse to listen where others can connect, as long as there is no key that somebody could show."""
+    if settings.allow_anonymous or _is_loopback(settings.host) or _has_usable_key(settings.resolved_database_url):
         return
     raise SettingsError(
-        f"CHARSMITH_HOST: {settings.host} is open to others and there are no API keys; "
-        "set CHARSMITH_ALLOW_ANONYMOUS=1 if that is meant"
+        f"CHARSMITH_HOST: {settings.host} is open to others and there is no API key that is valid; make one with "
+        "`charsmith keys create`, or set CHARSMITH_ALLOW_ANONYMOUS=1 if that is meant"
     )
+
+
+def _has_usable_key(database_url: str) -> bool:
+    with closing(open_database(database_url)) as database:
+        return any_usable(database)
 
 
 def _is_loopback(host: str) -> bool:

@@ -9,13 +9,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 import models
 from app.authority import host_of_setting, origin_of_setting
+from app.store.key_text import parse_key
 
 PREFIX = "CHARSMITH_"
+SECRETS = ("database_url", "api_key")
+"""Settings whose values are never printed."""
 MIB = 1024 * 1024
 GIB = 1024 * MIB
 
@@ -37,8 +40,9 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65_535, description="Port to listen on; 0 takes a free one.")
     allow_anonymous: bool = Field(
-        False, description="Listen on an address that is not loopback although there are no API keys."
+        False, description="Listen on an address that is not loopback although there is no API key to ask for."
     )
+    api_key: SecretStr | None = Field(None, description="API key that the commands show a service that asks for one.")
     device: str = Field(
         "auto", pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$", description="Where to train: `auto` takes CUDA if it is there."
     )
@@ -87,6 +91,13 @@ class Settings(BaseSettings):
     @classmethod
     def _split_at_commas(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("api_key")
+    @classmethod
+    def _check_key(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is not None and parse_key(key.get_secret_value()) is None:
+            raise ValueError("this is no API key as `charsmith keys create` prints it, csk_..._...")
+        return key
 
     @field_validator("cors_origins")
     @classmethod
@@ -142,7 +153,7 @@ def variable_name(field: str) -> str:
 
 
 def _named(problem: Mapping[str, Any]) -> str:
-    """The problem with the variable's name before it. Its value is left out where it may hold a password."""
+    """The problem with the variable's name before it. Its value is left out where it may hold a secret."""
     field = str(problem["loc"][0])
-    given = "" if field == "database_url" else f", not {problem['input']!r}"
+    given = "" if field in SECRETS else f", not {problem['input']!r}"
     return f"{variable_name(field)}: {problem['msg']}{given}"

@@ -17,6 +17,7 @@ class Status(NamedTuple):
 
 STATUSES: Mapping[int, Status] = {
     400: Status("Bad Request", "bad_request"),
+    401: Status("Unauthorized", "invalid_key"),
     403: Status("Forbidden", "foreign_origin"),
     404: Status("Not Found", "not_found"),
     405: Status("Method Not Allowed", "method_not_allowed"),

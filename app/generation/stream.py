@@ -7,7 +7,7 @@ the process is granted more only as they are read.
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from app.generation.link import Link
 from app.generation.protocol import Message
@@ -26,12 +26,21 @@ class GenerationError(Exception):
     """The base of what can go wrong in generation."""
 
 
-class TooManyStreams(GenerationError):
-    """As many streams are open as may be."""
+class Holder(NamedTuple):
+    """Whose streams are counted together, and how many of them may be open; None: as many as of all."""
 
-    def __init__(self, limit: int, open_streams: int, wanted: int) -> None:
+    id: str
+    max_streams: int | None
+
+
+class TooManyStreams(GenerationError):
+    """As many streams are open as may be, in all or of one holder."""
+
+    def __init__(self, limit: int, open_streams: int, wanted: int, *, of_holder: bool = False) -> None:
         places = "one place" if wanted == 1 else f"{wanted} places"
-        super().__init__(f"of at most {limit} streams {open_streams} are open: {places} cannot be had at the moment")
+        whose = " of this API key" if of_holder else ""
+        counted = f"of at most {limit} streams{whose} {open_streams} are open"
+        super().__init__(f"{counted}: {places} cannot be had at the moment")
         self.limit = limit
 
 

@@ -20,6 +20,7 @@ from app.generation.stream import (
     GRANTED_CHARACTERS,
     GenerationRefused,
     GenerationUnavailable,
+    Holder,
     Samples,
     Stream,
     StreamFailed,
@@ -31,6 +32,7 @@ __all__ = [
     "Generation",
     "GenerationRefused",
     "GenerationUnavailable",
+    "Holder",
     "Samples",
     "Stream",
     "StreamFailed",
@@ -77,6 +79,7 @@ class Generation:
         self._ids = itertools.count(1)
         self._streams: dict[int, Stream] = {}
         self._samples: dict[int, Samples] = {}  # by the streams that are open
+        self._holders: dict[int, str] = {}  # of the streams that are somebody's
         self._calls: dict[int, asyncio.Future[Any]] = {}
         self._link: Link | None = None  # while the process is ready
         self._ready = asyncio.Event()
@@ -115,18 +118,22 @@ class Generation:
         """How many streams hold a place, being admitted included."""
         return len(self._streams)
 
-    def full(self, number: int = 1) -> TooManyStreams | None:
+    def full(self, number: int = 1, holder: Holder | None = None) -> TooManyStreams | None:
         """Why so many streams cannot be opened at the moment; None if they can."""
+        if holder is not None and holder.max_streams is not None:
+            held = sum(whose == holder.id for whose in self._holders.values())
+            if held + number > holder.max_streams:
+                return TooManyStreams(holder.max_streams, held, number, of_holder=True)
         if len(self._streams) + number > self._max_streams:
             return TooManyStreams(self._max_streams, len(self._streams), number)
         return None
 
-    def hold_places(self, number: int = 1) -> Samples:
+    def hold_places(self, number: int = 1, holder: Holder | None = None) -> Samples:
         """Streams that are yet to be admitted, and must be evicted in the end. Raises TooManyStreams.
 
         Costs nothing: hold places before anything that does, so that a crowd is refused at once.
         """
-        if (full := self.full(number)) is not None:
+        if (full := self.full(number, holder)) is not None:
             raise full
         changed = asyncio.Event()
         samples = Samples(
@@ -134,6 +141,8 @@ class Generation:
         )
         for stream in samples.streams:
             self._streams[stream.id], self._samples[stream.id] = stream, samples
+            if holder is not None:
+                self._holders[stream.id] = holder.id
         return samples
 
     async def admit(self, samples: Samples, blob_id: str, request: Message) -> None:
@@ -206,6 +215,7 @@ class Generation:
     def _forget(self, stream: Stream) -> None:
         self._streams.pop(stream.id, None)
         self._samples.pop(stream.id, None)
+        self._holders.pop(stream.id, None)
 
     async def _keep_running(self) -> None:
         delay = 0.0

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from starlette.concurrency import run_in_threadpool
 
-from app.generation.streams import Generation, GenerationRefused, Samples
+from app.generation.streams import Generation, GenerationRefused, Holder, Samples
 from app.store.database import Database
 from app.store.trained_models import Checkpoint, Model, find_checkpoint, quarantine
 
@@ -22,13 +22,15 @@ async def admitted(
     key: str,
     admit: Callable[[Samples, Model, Checkpoint], Awaitable[None]],
     number: int = 1,
+    holder: Holder | None = None,
 ) -> tuple[Model, Checkpoint, Samples]:
-    """So many streams of the best checkpoint that can be read of what `key` names; `admit` asks for their rows.
+    """So many streams of the best checkpoint that can be read of what `key` names; `admit` asks for their rows. They
+    count as the `holder`'s.
 
     Raises NotFound, Corrupted, GenerationRefused, TooManyStreams, GenerationUnavailable, and what `admit` raises.
     """
     for tries_left in reversed(range(TRIES)):
-        samples = generation.hold_places(number)
+        samples = generation.hold_places(number, holder)
         try:
             model, checkpoint = await run_in_threadpool(find_checkpoint, database, key)
             await admit(samples, model, checkpoint)

@@ -21,10 +21,11 @@ from app.errors import too_large
 from app.file_names import name_from
 from app.openapi import body, problems
 from app.routes.dependencies import After, Configured, CorpusKey, Limit, StoredIn, begun, pieces_of
+from app.routes.guarded import GuardedRoute
 from app.store import corpora
 
-router = APIRouter(tags=["corpora"])
-uploads = APIRouter(tags=["corpora"])
+router = APIRouter(tags=["corpora"], route_class=GuardedRoute)
+uploads = APIRouter(tags=["corpora"], route_class=GuardedRoute)
 """Included apart: these take larger bodies."""
 
 

@@ -9,9 +9,10 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Path, Query, Request, UploadFile
 
-from app.generation.streams import Generation
+from app.generation.streams import Generation, Holder
 from app.schemas import Digits
 from app.settings import Settings
+from app.store.api_keys import ApiKey
 from app.store.database import Database
 from app.watch import Watch
 
@@ -35,10 +36,16 @@ async def _watch(request: Request) -> Watch:
     return cast(Watch, request.app.state.watch)
 
 
+async def _caller(request: Request) -> ApiKey | None:
+    return cast(ApiKey | None, request.state.key)
+
+
 StoredIn = Annotated[Database, Depends(_database)]
 Configured = Annotated[Settings, Depends(_settings)]
 Generating = Annotated[Generation, Depends(_generation)]
 Watching = Annotated[Watch, Depends(_watch)]
+Caller = Annotated[ApiKey | None, Depends(_caller)]
+"""The API key of the request; None where none is asked for."""
 
 # `Digits` last: before the bounds it would take them out of the document.
 Limit = Annotated[int, Query(ge=1, le=100, description="Items on a page."), Digits]
@@ -51,6 +58,11 @@ CheckpointKey = Annotated[
     str, Path(description="Id or name of a model, or `name@step` for one checkpoint.", examples=["shakespeare"])
 ]
 JobKey = Annotated[str, Path(description="Id or name of a job; a name means its newest.", examples=["shakespeare"])]
+
+
+def holder_of(key: ApiKey | None) -> Holder | None:
+    """Whose streams a key's are."""
+    return None if key is None else Holder(key.id, key.max_streams)
 
 
 def pieces_of(file: UploadFile) -> Iterator[bytes]:

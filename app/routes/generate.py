@@ -14,18 +14,19 @@ from pydantic import BaseModel, Field
 from app.continuation import Continuation, InvalidState
 from app.errors import invalid
 from app.generation.protocol import Message
-from app.generation.streams import Generation, Samples
+from app.generation.streams import Generation, Holder, Samples
 from app.negotiation import negotiated
 from app.openapi import body, problems
 from app.routes.admission import admitted
-from app.routes.dependencies import Configured, Generating, StoredIn
+from app.routes.dependencies import Caller, Configured, Generating, StoredIn, holder_of
 from app.routes.generation_responses import Events, PlainText, Told, nobody_listens, while_connected, whole_text
+from app.routes.guarded import GuardedRoute
 from app.schemas import GenerateQuery, GenerateRequest
 from app.settings import Settings
 from app.store.database import Database
 from app.store.trained_models import LATEST, Checkpoint, Model
 
-router = APIRouter(tags=["generate"])
+router = APIRouter(tags=["generate"], route_class=GuardedRoute)
 
 OFFERED = (PlainText.media_type, Events.media_type, "application/json")
 SEEDS = 2**53
@@ -87,7 +88,12 @@ ANSWERS = problems(
 
 @router.post("/generate", summary="Write text", response_class=Response, responses=ANSWERS)
 async def generate(
-    request: Request, asked: GenerateRequest, database: StoredIn, settings: Configured, generation: Generating
+    request: Request,
+    asked: GenerateRequest,
+    database: StoredIn,
+    settings: Configured,
+    generation: Generating,
+    caller: Caller,
 ) -> Response:
     """Let a model write. By `Accept`: `text/plain` (default, characters as they are written), `text/event-stream`
     (`data: {"text": ...}`, last `event: done`) or `application/json` (all at once). `X-Seed` tells the seed used.
@@ -97,7 +103,7 @@ async def generate(
 
     Swagger UI shows a stream only when it has ended. To see the text as it is written, use `curl -N`.
     """
-    return await _Generating(request, database, settings, generation).answer(asked)
+    return await _Generating(request, database, settings, generation, holder_of(caller)).answer(asked)
 
 
 @router.get("/generate", summary="Write text (for links and `curl`)", response_class=Response, responses=ANSWERS)
@@ -107,27 +113,30 @@ async def generate_by_query(
     database: StoredIn,
     settings: Configured,
     generation: Generating,
+    caller: Caller,
 ) -> Response:
     """The same as `POST /generate`, with the fields as query parameters; `stop` may be given several times."""
-    return await _Generating(request, database, settings, generation).answer(asked)
+    return await _Generating(request, database, settings, generation, holder_of(caller)).answer(asked)
 
 
 class _Generating:
     """One request."""
 
-    def __init__(self, request: Request, database: Database, settings: Settings, generation: Generation) -> None:
+    def __init__(
+        self, request: Request, database: Database, settings: Settings, generation: Generation, holder: Holder | None
+    ) -> None:
         self._request = request
         self._database = database
         self._settings = settings
         self._generation = generation
+        self._holder = holder
 
     async def answer(self, asked: GenerateRequest) -> Response:
         kind = negotiated(self._request, OFFERED)
         self._check_prompt(asked.prompt)
         if asked.n > 1 and kind == PlainText.media_type:
             raise invalid("n", "plain text has room for one text: ask for application/json or text/event-stream")
-        if asked.n > self._settings.max_streams:
-            raise invalid("n", f"must be at most {self._settings.max_streams}, as many streams as may be open at once")
+        self._check_number(asked.n)
         start = self._start(asked)
         if start is not None:
             asked = asked.model_copy(
@@ -154,6 +163,13 @@ class _Generating:
     def _state_key(self) -> bytes:
         return cast(bytes, self._request.app.state.state_key)
 
+    def _check_number(self, number: int) -> None:
+        limit, own = self._settings.max_streams, self._holder and self._holder.max_streams
+        if number > limit:
+            raise invalid("n", f"must be at most {limit}, as many streams as may be open at once")
+        if own is not None and number > own:
+            raise invalid("n", f"must be at most {own}, as many streams as this API key may have open at once")
+
     def _check_prompt(self, prompt: str) -> None:
         limit = self._settings.max_prompt_characters
         if len(prompt) > limit:
@@ -178,7 +194,7 @@ class _Generating:
             await self._generation.admit(samples, checkpoint.blob_id, wanted)
 
         key = asked.model if start is None else start.checkpoint_id
-        return await admitted(self._generation, self._database, key, admit, asked.n)
+        return await admitted(self._generation, self._database, key, admit, asked.n, self._holder)
 
 
 def _check_names(key: str, model: Model, checkpoint: Checkpoint) -> None:

@@ -7,7 +7,7 @@ wait in the queue.
 from dataclasses import asdict
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
@@ -43,7 +43,9 @@ class Ready(BaseModel):
     status: str = "ready"
     database: bool
     generation: bool = Field(description="The generation process lives.")
-    workers: list[SeenWorkerDocument] = Field(description="Empty: jobs wait until a worker is started.")
+    workers: list[SeenWorkerDocument] | None = Field(
+        description="Empty: jobs wait until a worker is started. Null where keys are asked for and none was shown."
+    )
 
 
 @router.get("/healthz", summary="Is the service alive?")
@@ -53,9 +55,10 @@ async def healthz() -> Alive:
 
 
 @router.get("/readyz", summary="Can the service work?", responses=problems(503))
-async def readyz(database: StoredIn, generation: Generating, watch: Watching) -> Ready:
+async def readyz(request: Request, database: StoredIn, generation: Generating, watch: Watching) -> Ready:
     """503 without a usable database or a generation process. Workers are listed; a missing one is no 503."""
-    workers = [SeenWorkerDocument(**asdict(worker)) for worker in watch.workers_seen()]
+    seen = [SeenWorkerDocument(**asdict(worker)) for worker in watch.workers_seen()]
+    workers = None if await request.state.is_stranger() else seen
     ready = Ready(database=await run_in_threadpool(_usable, database), generation=generation.alive, workers=workers)
     if not (ready.database and ready.generation):
         missing = "database" if not ready.database else "generation process"

@@ -21,6 +21,7 @@ from app.loss_curve import ImageFormat, draw
 from app.negotiation import negotiated
 from app.openapi import body, problems
 from app.routes.dependencies import JobKey, StoredIn
+from app.routes.guarded import GuardedRoute
 from app.schemas import Digits
 from app.store import events, jobs
 from app.store.database import Database
@@ -30,7 +31,7 @@ from app.store.job_rows import Job
 from app.store.job_state import FINISHED
 from app.store.metrics import MetricRow, read_metrics
 
-router = APIRouter(tags=["jobs"])
+router = APIRouter(tags=["jobs"], route_class=GuardedRoute)
 
 POLL_SECONDS = 0.5
 """How late an event may be; a look costs about a millisecond of one thread."""

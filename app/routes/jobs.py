@@ -16,14 +16,15 @@ from app.documents import JobDocument, ListDocument, job_document, page_document
 from app.feasibility import Place, places_of
 from app.openapi import problems
 from app.orders import find_start, order_anew, order_continued
-from app.routes.dependencies import After, Configured, JobKey, Limit, StoredIn, Watching
+from app.routes.dependencies import After, Caller, Configured, JobKey, Limit, StoredIn, Watching
+from app.routes.guarded import GuardedRoute
 from app.schemas import JobRequest
 from app.store import corpora, jobs
 from app.store.database import Database
 from app.store.job_rows import Job
 from app.store.job_state import JobStatus
 
-router = APIRouter(tags=["jobs"])
+router = APIRouter(tags=["jobs"], route_class=GuardedRoute)
 
 IdempotencyKey = Annotated[
     str | None,
@@ -45,6 +46,7 @@ def create_job(
     database: StoredIn,
     settings: Configured,
     watch: Watching,
+    caller: Caller,
     response: Response,
     request: JobRequest,
     idempotency_key: IdempotencyKey = None,
@@ -59,7 +61,8 @@ def create_job(
     does not know extend its vocabulary; `new_characters` tells how many. The checkpoint is kept until the job is done.
     """
     key = None if idempotency_key is None else (idempotency_key, _fingerprint(request))
-    queue = partial(jobs.enqueue_planned, idempotency=key, queue_limit=settings.max_queued_jobs)
+    whose = caller.id if caller else None
+    queue = partial(jobs.enqueue_planned, idempotency=key, queue_limit=settings.max_queued_jobs, key_id=whose)
     places = places_of(watch.workers_seen())
     if request.from_checkpoint is None:
         job, new = queue(database, request.corpus, partial(order_anew, request, places))
@@ -130,9 +133,9 @@ def pause_job(database: StoredIn, response: Response, id: JobKey) -> JobDocument
     return _asked(jobs.pause_job(database, id), response)
 
 
-@router.post("/jobs/{id}/resume", summary="Resume a job", responses=problems(404, 409, 422, 507))
+@router.post("/jobs/{id}/resume", summary="Resume a job", responses=problems(404, 409, 422, 429, 507))
 def resume_job(database: StoredIn, id: JobKey) -> JobDocument:
-    """Queue a paused job again."""
+    """Queue a paused job again. 429 if as many jobs of its API key wait as may."""
     return job_document(jobs.resume_job(database, id))
 
 

@@ -34,6 +34,7 @@ from app.routes.dependencies import (
     begun,
     pieces_of,
 )
+from app.routes.guarded import GuardedRoute
 from app.store import blobs, trained_models
 from app.store.database import Database
 from app.store.errors import Corrupted
@@ -41,8 +42,8 @@ from app.store.names import check_name
 from app.store.trained_models import Checkpoint
 from models.checkpoint_header import CheckpointInfo, header_bytes, read_info
 
-router = APIRouter(tags=["models"])
-uploads = APIRouter(tags=["models"])
+router = APIRouter(tags=["models"], route_class=GuardedRoute)
+uploads = APIRouter(tags=["models"], route_class=GuardedRoute)
 """Included apart: these take larger bodies."""
 
 SAFETENSORS = "application/octet-stream"

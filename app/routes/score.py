@@ -16,7 +16,7 @@ from app.errors import invalid, refusal
 from app.generation.streams import GenerationRefused, Samples, StreamFailed
 from app.openapi import problems
 from app.routes.admission import admitted
-from app.routes.dependencies import Configured, Generating, StoredIn
+from app.routes.dependencies import Caller, Configured, Generating, StoredIn, holder_of
 from app.routes.generation_responses import (
     SILENT_SECONDS,
     STREAMED,
@@ -26,10 +26,11 @@ from app.routes.generation_responses import (
     or_silence,
     while_connected,
 )
+from app.routes.guarded import GuardedRoute
 from app.schemas import ScoreRequest
 from app.store.trained_models import Checkpoint, Model
 
-router = APIRouter(tags=["generate"])
+router = APIRouter(tags=["generate"], route_class=GuardedRoute)
 
 OF_THE_TEXT = ("unknown_character", "empty_text")
 """Why a text is refused, rather than its model."""
@@ -67,7 +68,12 @@ ANSWERS = problems(
 
 @router.post("/score", summary="Score a text", response_class=Response, responses=ANSWERS)
 async def score(
-    request: Request, asked: ScoreRequest, database: StoredIn, settings: Configured, generation: Generating
+    request: Request,
+    asked: ScoreRequest,
+    database: StoredIn,
+    settings: Configured,
+    generation: Generating,
+    caller: Caller,
 ) -> Response:
     """Tell the log-probability of each character of a text, bits per character and perplexity; with `top`, the
     likeliest characters at each position as well. A model whose text this is finds it likely.
@@ -86,7 +92,8 @@ async def score(
         await generation.score(samples, checkpoint.blob_id, asked.text, {"unknown": asked.unknown, "top": asked.top})
 
     try:
-        opened = await while_connected(request.receive, admitted(generation, database, asked.model, admit))
+        opening = admitted(generation, database, asked.model, admit, holder=holder_of(caller))
+        opened = await while_connected(request.receive, opening)
     except GenerationRefused as refused:
         raise refusal(refused, "text" if refused.code in OF_THE_TEXT else None) from None
     if opened is None:

@@ -16,6 +16,7 @@ from app.store.job_rows import move, read_job
 from app.store.job_state import FINISHED, JobStatus
 from app.store.lease import MAX_CRASHES, Claim, Wanted, held, leave, release_in
 from app.store.metrics import drop_metrics_after
+from app.store.queue import next_in_turn, take_turn
 from app.store.recording import (
     record_evaluation,
     record_progress,
@@ -50,25 +51,19 @@ logger = logging.getLogger(__name__)
 
 
 def claim_next(database: Database, worker_id: str) -> Claim | None:
-    """A claim on the oldest queued job, None when none waits. No two workers get the same."""
-    oldest = (
-        select(jobs.c.id)
-        .where(jobs.c.status == JobStatus.QUEUED.value)
-        .order_by(jobs.c.sequence)
-        .limit(1)
-        .with_for_update(skip_locked=True)  # PostgreSQL; under SQLite the transaction is alone
-    )
+    """A claim on the queued job whose turn it is, None when none waits. No two workers get the same."""
+    queued = jobs.c.status == JobStatus.QUEUED.value
     with database.read() as connection:  # an idle worker asks often and need not lock others out
-        if connection.execute(oldest.with_only_columns(jobs.c.id)).first() is None:
+        if connection.execute(select(jobs.c.sequence).where(queued).limit(1)).first() is None:
             return None
     with database.write() as connection:
-        is_oldest = jobs.c.id == oldest.scalar_subquery()
+        is_next = jobs.c.sequence == next_in_turn().scalar_subquery()
         attempt = {"worker": worker_id, "attempt": jobs.c.attempt + 1, "heartbeat": jobs.c.heartbeat + 1}
-        queued = jobs.c.status == JobStatus.QUEUED.value
-        job_id = move(connection, database.now(), JobStatus.RUNNING, queued, is_oldest, **attempt)
+        job_id = move(connection, database.now(), JobStatus.RUNNING, queued, is_next, **attempt)
         if job_id is None:
             return None
         job = read_job(connection, job_id)
+        take_turn(connection, job.key_id)
         resume_blob = connection.execute(select(jobs.c.resume_blob_id).where(jobs.c.id == job_id)).scalar_one()
         return Claim(job, job.attempt, resume_blob)
 

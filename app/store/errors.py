@@ -40,10 +40,12 @@ class Corrupted(StoreError):
 
 
 class QueueFull(StoreError):
-    """As many jobs wait as may."""
+    """As many jobs wait as may, in all or of one API key."""
 
-    def __init__(self, limit: int) -> None:
-        super().__init__(f"{limit} jobs are waiting already, no more are taken")
+    def __init__(self, limit: int, *, of_key: bool = False) -> None:
+        whose = " of this API key" if of_key else ""
+        waiting = f"1 job{whose} is waiting" if limit == 1 else f"{limit} jobs{whose} are waiting"
+        super().__init__(f"{waiting} already, no more are taken")
         self.limit = limit
 
 

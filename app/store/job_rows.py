@@ -13,6 +13,7 @@ from app.store.errors import NotFound
 from app.store.events import append_event
 from app.store.job_state import FINISHED, JobStatus, sources_of
 from app.store.names import is_id, is_name
+from app.store.queue import place_of
 from app.store.rows import record
 from app.store.schema import jobs, models
 
@@ -48,6 +49,8 @@ class Job:
     """The model that it has produced so far."""
     place: int | None
     """In the queue, from 1; None unless queued."""
+    key_id: str | None
+    """Of the API key that queued it; None: nobody was asked for one."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "status", JobStatus(self.status))
@@ -55,16 +58,10 @@ class Job:
 
 def select_jobs() -> Select[Any]:
     """Jobs with what a Job has beyond its own row."""
-    ahead = jobs.alias()
-    place = (
-        select(func.count())
-        .where(ahead.c.status == JobStatus.QUEUED.value, ahead.c.sequence <= jobs.c.sequence)
-        .scalar_subquery()
-    )
     return select(
         jobs,
         models.c.id.label("model_id"),
-        case((jobs.c.status == JobStatus.QUEUED.value, place), else_=None).label("place"),
+        case((jobs.c.status == JobStatus.QUEUED.value, place_of(jobs)), else_=None).label("place"),
     ).select_from(jobs.outerjoin(models, models.c.job_id == jobs.c.id))
 
 

@@ -8,17 +8,18 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
 from app.store.blobs import drop, remove_blob
 from app.store.corpora import Corpus, find_corpus
 from app.store.database import Database
-from app.store.errors import Conflict, QueueFull
+from app.store.errors import Conflict
 from app.store.events import append_event
 from app.store.job_rows import Job, find_job, move, read_job, select_jobs
 from app.store.job_state import JobStatus
 from app.store.names import check_name, new_id
 from app.store.pages import Page, read_page
+from app.store.queue import check_room, check_room_of_key
 from app.store.schema import idempotency_keys, jobs
 from app.store.trained_models import find_checkpoint_in
 
@@ -63,13 +64,14 @@ def enqueue_planned(
     from_checkpoint: str | None = None,
     idempotency: tuple[str, str] | None = None,
     queue_limit: int = 1000,
+    key_id: str | None = None,
 ) -> tuple[Job, bool]:
     """The queued job, and whether it is new (False: the same idempotency key came with the same request before).
 
     `plan` is asked within the transaction, so keep it short; what it raises refuses the job. `idempotency` is the key
     and the request's SHA-256: one that is known is honoured whatever has become of the corpus since. Raises NotFound
     (corpus or checkpoint), InvalidName, QueueFull, Corrupted (the checkpoint), or Conflict for a key that came with
-    another request.
+    another request. `key_id` is the API key whose job it is: its own limit holds too.
     """
     with database.write() as connection:
         first = _first_of_key(connection, idempotency)
@@ -78,8 +80,9 @@ def enqueue_planned(
         corpus = find_corpus(connection, corpus_key)
         order = plan(corpus)
         check_name(order.name)
-        _check_room(connection, queue_limit)
-        job_id = _insert(database, connection, corpus, from_checkpoint, order)
+        check_room(connection, queue_limit)
+        check_room_of_key(connection, key_id)
+        job_id = _insert(database, connection, corpus, from_checkpoint, order, key_id)
         if idempotency is not None:
             key, request_sha256 = idempotency
             row = {"key": key, "request_sha256": request_sha256, "job_id": job_id, "created_at": database.now()}
@@ -105,14 +108,13 @@ def _first_of_key(connection: Connection, idempotency: tuple[str, str] | None) -
     return read_job(connection, known.job_id)
 
 
-def _check_room(connection: Connection, queue_limit: int) -> None:
-    waiting = select(func.count()).select_from(jobs).where(jobs.c.status == JobStatus.QUEUED.value)
-    if connection.execute(waiting).scalar_one() >= queue_limit:
-        raise QueueFull(queue_limit)
-
-
 def _insert(
-    database: Database, connection: Connection, corpus: Corpus, from_checkpoint: str | None, order: Order
+    database: Database,
+    connection: Connection,
+    corpus: Corpus,
+    from_checkpoint: str | None,
+    order: Order,
+    key_id: str | None,
 ) -> str:
     job_id, now = new_id("job"), database.now()
     start: dict[str, Any] = {}
@@ -131,6 +133,7 @@ def _insert(
         "cancel_requested": False,
         "pause_requested": False,
         "created_at": now,
+        "key_id": key_id,
     }
     connection.execute(insert(jobs).values(**fresh, **start, **asdict(order)))
     append_event(connection, now, job_id, "status", {"status": JobStatus.QUEUED.value, "attempt": 0})
@@ -178,11 +181,13 @@ def pause_job(database: Database, key: str) -> Job:
 
 
 def resume_job(database: Database, key: str) -> Job:
-    """Queued again, at its old place. Raises NotFound; Conflict when it is not paused (yet)."""
+    """Queued again, at its old place. Raises NotFound; Conflict when it is not paused (yet); QueueFull for its key."""
     with database.write() as connection:
         job = find_job(connection, key)
         if job.status is JobStatus.RUNNING:  # queued may follow on running too, but not at a person's word
             raise Conflict(f"cannot resume {job.id}: it is {'being paused' if job.pause_requested else 'running'}")
+        if job.status is JobStatus.PAUSED:  # or pausing would be a way around the limit
+            check_room_of_key(connection, job.key_id)
         _move(database, connection, job, JobStatus.QUEUED, "resume")
         return read_job(connection, job.id)
 

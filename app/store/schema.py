@@ -31,7 +31,7 @@ from sqlalchemy.types import TypeDecorator
 
 from app.store.job_state import FINISHED, JobStatus
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006")
 """The schema versions that this code knows, oldest first; the last one is what it works on."""
 
 CHUNK_BYTES = 1024 * 1024
@@ -156,6 +156,45 @@ vocabularies = Table(
 )
 """The characters of corpora, by code point: as uploaded (`none`), or of a normalization that the text was read for."""
 
+api_keys = Table(
+    "api_keys",
+    metadata,
+    _sequence(),
+    _id(),
+    Column("name", String(64), nullable=False),
+    Column("lookup", String(16), nullable=False, unique=True),
+    Column("sha256", String(64), nullable=False),
+    Column("scopes", Json, nullable=False),
+    Column("max_queued_jobs", Integer),
+    Column("max_streams", Integer),
+    Column("created_at", UtcTime, nullable=False),
+    Column("expires_at", UtcTime),
+    Column("revoked_at", UtcTime),
+    _check("length(name) BETWEEN 1 AND 64", "name"),
+    _check("length(sha256) = 64", "sha256"),
+    _check("max_queued_jobs >= 1 AND max_streams >= 1", "limits"),
+    _check("expires_at > created_at", "expires_at"),
+    # Whoever revokes by name must hit the one key that is meant.
+    Index(
+        "ix_api_keys_unrevoked_name",
+        "name",
+        unique=True,
+        sqlite_where=text("revoked_at IS NULL"),
+        postgresql_where=text("revoked_at IS NULL"),
+    ),
+    **_NEVER_REUSED,
+)
+"""Rows are never deleted: that there was a key is what closes an installation to those who have none."""
+
+queue_turns = Table(
+    "queue_turns",
+    metadata,
+    Column("key_id", String(64), primary_key=True),
+    Column("turn", Count, nullable=False),
+    _check("turn >= 1", "turn"),
+)
+"""When a job of a key was last claimed, counted in claims; the empty key is that of all jobs without one."""
+
 jobs = Table(
     "jobs",
     metadata,
@@ -186,6 +225,8 @@ jobs = Table(
     Column("created_at", UtcTime, nullable=False),
     Column("started_at", UtcTime),
     Column("finished_at", UtcTime),
+    # No foreign key: keys are never deleted, and SQLite adds none to a table that is there.
+    Column("key_id", String(64)),
     _check("length(name) BETWEEN 1 AND 64", "name"),
     _check(one_of("status", JobStatus), "status"),
     _check("attempt >= 0 AND heartbeat >= 0 AND crashes >= 0", "counters"),
@@ -198,6 +239,7 @@ jobs = Table(
     _check(f"NOT ({one_of('status', LIVE)}) OR corpus_id IS NOT NULL", "corpus_while_needed"),
     _check("(resume_blob_id IS NULL) = (resume_step IS NULL)", "resume_point"),
     Index(None, "status", "sequence"),
+    Index(None, "status", "key_id", "sequence"),
     Index(None, "name", "sequence"),
     **_NEVER_REUSED,
 )

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 from fastapi import FastAPI
 
-from app.generation.streams import TooManyStreams
+from app.generation.streams import Holder, TooManyStreams
 from app.main import create_app
 from app.server import Server, make_server
 from app.settings import Settings
@@ -37,7 +37,7 @@ class ScriptedGeneration:
     def end_streams(self, reason: str) -> None:
         self.ended = reason
 
-    def full(self, number: int = 1) -> TooManyStreams | None:
+    def full(self, number: int = 1, holder: Holder | None = None) -> TooManyStreams | None:
         return self.crowded
 
     async def inspect(self, blob_id: str) -> dict[str, Any]:

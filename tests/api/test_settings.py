@@ -3,6 +3,9 @@
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -11,11 +14,14 @@ from pydantic import ValidationError
 import models
 from app.server import check_open_by_choice
 from app.settings import Settings, SettingsError, load_settings, variable_name
+from app.store.api_keys import Scope, create_key, revoke_key
+from app.store.database import Database, open_database
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = ROOT / "docs" / "settings.md"
 COMPOSE = ROOT / "docker-compose.yml"
 FIXED_IN_CONTAINERS = {"data_dir", "database_url", "host", "port", "allow_anonymous"}
+FOR_COMMANDS = {"api_key"}
 
 
 @pytest.fixture(autouse=True)
@@ -113,16 +119,52 @@ def test_every_setting_is_documented_with_its_default() -> None:
         assert rows[variable_name(field)].lower() == default, field
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.1", "example.org"])
-def test_without_keys_only_loopback_is_listened_on_unless_it_is_meant(host: str) -> None:
+@pytest.fixture
+def keys(tmp_path: Path) -> Iterator[Database]:
+    """The database of the settings' folder, to make keys in."""
+    with closing(open_database(Settings(data_dir=tmp_path).resolved_database_url)) as database:
+        yield database
+
+
+ELSEWHERE = ["0.0.0.0", "::", "192.168.0.1", "example.org"]
+
+
+@pytest.mark.parametrize("host", ELSEWHERE)
+def test_without_keys_only_loopback_is_listened_on_unless_it_is_meant(host: str, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="CHARSMITH_ALLOW_ANONYMOUS"):
-        check_open_by_choice(Settings(host=host))
-    check_open_by_choice(Settings(host=host, allow_anonymous=True))
+        check_open_by_choice(Settings(host=host, data_dir=tmp_path))
+    check_open_by_choice(Settings(host=host, data_dir=tmp_path, allow_anonymous=True))
+
+
+def test_a_key_that_somebody_could_show_opens_other_addresses_and_no_other_does(keys: Database, tmp_path: Path) -> None:
+    elsewhere = Settings(host="0.0.0.0", data_dir=tmp_path)
+    revoked, _ = create_key(keys, "revoked", frozenset(Scope))
+    revoke_key(keys, revoked.id)
+    create_key(keys, "expired", frozenset(Scope), lifetime=timedelta(microseconds=1))
+    with pytest.raises(SettingsError, match="no API key that is valid"):
+        check_open_by_choice(elsewhere)
+    create_key(keys, "valid", frozenset(Scope))
+    check_open_by_choice(elsewhere)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
-def test_loopback_needs_no_permission(host: str) -> None:
-    check_open_by_choice(Settings(host=host))
+def test_loopback_needs_no_permission(host: str, tmp_path: Path) -> None:
+    check_open_by_choice(Settings(host=host, data_dir=tmp_path / "nothing"))
+    assert not (tmp_path / "nothing").exists(), "nor a look into the database"
+
+
+def test_an_api_key_is_checked_for_its_form_and_never_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    key = f"csk_{'a' * 16}_{'b' * 32}"
+    monkeypatch.setenv("CHARSMITH_API_KEY", key)
+    settings = load_settings()
+    assert settings.api_key is not None
+    assert settings.api_key.get_secret_value() == key
+    assert key not in f"{settings} {settings!r} {settings.model_dump()} {settings.model_dump_json()}"
+
+    monkeypatch.setenv("CHARSMITH_API_KEY", key[:-1])
+    with pytest.raises(SettingsError, match="CHARSMITH_API_KEY") as refused:
+        load_settings()
+    assert "bbb" not in str(refused.value)
 
 
 def test_the_service_imports_neither_torch_nor_matplotlib_nor_the_worker() -> None:
@@ -133,9 +175,10 @@ def test_the_service_imports_neither_torch_nor_matplotlib_nor_the_worker() -> No
 
 
 def test_compose_passes_every_setting_on_that_a_container_does_not_fix() -> None:
+    ours = FIXED_IN_CONTAINERS | FOR_COMMANDS
     passed = set(re.findall(r"^  (CHARSMITH_\w+): \$\{\1:-\}$", COMPOSE.read_text(), re.MULTILINE))
 
-    assert passed == {variable_name(field) for field in Settings.model_fields if field not in FIXED_IN_CONTAINERS}
+    assert passed == {variable_name(field) for field in Settings.model_fields if field not in ours}
 
 
 def test_compose_asks_for_no_variable_that_would_keep_the_commands_from_starting(

@@ -1,6 +1,7 @@
 """`python -m tests.fuzz [--examples N] [--seed N]`: Schemathesis against a service of its own, its default checks.
 
-The service has no worker, so that jobs only queue; it has a text, a model and a finished job to find. Ends with what
+The service has no worker, so that jobs only queue; it has a text, a model and a finished job to find, and asks for an
+API key: Schemathesis shows one, and tries what it gets with none and with a wrong one (`ignored_auth`). Ends with what
 Schemathesis ends with: 0 if every answer was as the OpenAPI document says, and none was 5xx.
 """
 
@@ -9,10 +10,13 @@ import os
 import subprocess
 import sys
 import tempfile
+from contextlib import closing
 from pathlib import Path
 
 import httpx
 
+from app.store.api_keys import Scope, create_key
+from app.store.database import open_existing
 from tests.bad_inputs.run import stage
 from tests.system.harness import Installation
 
@@ -23,6 +27,8 @@ EXAMPLES = 60
 SETTINGS = """
 hooks = "tests.fuzz.hooks"
 request-timeout = 30
+# Made up beside the key that is shown, they count as headers that a call lacks.
+generation.with-security-parameters = false
 
 [[operations]]
 # A stream of a job that nobody works on has no end: it is asked for the finished job alone.
@@ -53,9 +59,16 @@ checks.negative_data_rejection.enabled = false
 """
 
 
-def fuzz(url: str, folder: Path, examples: int, seed: int) -> int:
+def key_of(installation: Installation) -> str:
+    """A key that opens everything, made in the database of an installation that runs."""
+    with closing(open_existing(f"sqlite:///{installation.folder / 'data' / 'charsmith.db'}")) as database:
+        return create_key(database, "fuzz", frozenset(Scope))[1]
+
+
+def fuzz(installation: Installation, folder: Path, examples: int, seed: int) -> int:
     """The exit status of Schemathesis on a running service."""
-    with httpx.Client(base_url=url, timeout=60, trust_env=False) as http:
+    url, shown = installation.url, f"Bearer {key_of(installation)}"
+    with httpx.Client(base_url=url, headers={"Authorization": shown}, timeout=60, trust_env=False) as http:
         staged = stage(http, "shakespeare")
     settings = folder / "schemathesis.toml"
     settings.write_text(SETTINGS)
@@ -65,6 +78,7 @@ def fuzz(url: str, folder: Path, examples: int, seed: int) -> int:
         "run",
         f"{url}/openapi.json",
     ]
+    command += ["--header", f"Authorization: {shown}"]
     command += [f"--max-examples={examples}", f"--seed={seed}", "--generation-database=none", "--continue-on-failure"]
     kept = {"FUZZ_FINISHED_JOB": staged.job, "FUZZ_KEPT": f"{staged.corpus},{staged.job},{staged.model}"}
     environment = os.environ | {"PYTHONPATH": os.getcwd()} | kept
@@ -81,7 +95,7 @@ def main() -> None:
         made.environment["CHARSMITH_MAX_CORPUS_BYTES"] = "1000000"
         try:
             made.start_api()
-            status = fuzz(made.url, Path(folder), given.examples, given.seed)
+            status = fuzz(made, Path(folder), given.examples, given.seed)
         finally:
             made.close()
     sys.exit(status)

@@ -16,7 +16,7 @@ def test_no_request_that_can_be_made_up_gets_an_undocumented_answer(
 ) -> None:
     installation.start_api()
 
-    status = fuzz(installation.url, tmp_path, examples=5, seed=1)
+    status = fuzz(installation, tmp_path, examples=5, seed=1)
 
     told = capfd.readouterr().out
     assert status == 0, told

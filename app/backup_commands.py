@@ -1,0 +1,63 @@
+"""`charsmith backup`, `restore` and `verify`: what keeps the database safe, by opening it themselves.
+
+Need no running service. The store is imported when it is needed: the other commands start faster without.
+"""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from app.terminal import DataDir, fail, settings_with
+
+
+def backup(
+    file: Annotated[Path, typer.Argument(help="Where to write it; must not exist.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace FILE if it exists.")] = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Write all that is stored to FILE, verified, while everything runs. FILE holds keys: keep it private."""
+    settings = settings_with(data_dir=data_dir)
+    with _refusals_told():
+        from app.store.backup import back_up
+
+        contents = back_up(settings.resolved_database_url, file, force=force)
+    sys.stdout.write(f"{file}: {contents}\n")
+
+
+def restore(
+    file: Annotated[Path, typer.Argument(help="What `charsmith backup` wrote.")], data_dir: DataDir = None
+) -> None:
+    """Put the backup FILE in the place of the database, which is kept. Service and workers must be stopped."""
+    settings = settings_with(data_dir=data_dir)
+    with _refusals_told():
+        from app.store.restore import restore as put_back
+
+        restored = put_back(settings.resolved_database_url, file)
+    sys.stdout.write(f"restored {file}: {restored.contents}\n")
+    if restored.aside is not None:
+        sys.stdout.write(f"the database of before: {restored.aside}\n")
+
+
+def verify(data_dir: DataDir = None) -> None:
+    """Read all that is stored, and tell what is damaged. Everything may run meanwhile."""
+    settings = settings_with(data_dir=data_dir)
+    with _refusals_told():
+        from app.store.verification import verify_database
+
+        contents = verify_database(settings.resolved_database_url)
+    sys.stdout.write(f"{contents}\n")
+
+
+@contextmanager
+def _refusals_told() -> Iterator[None]:
+    """What the store refuses ends the command with a line that says why."""
+    from app.store.errors import StoreError
+
+    try:
+        yield
+    except (StoreError, OSError) as error:
+        fail(error)

@@ -1,0 +1,168 @@
+"""Keys in the store: made, found, worth nothing any more."""
+
+import sqlite3
+import threading
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from app.store.api_keys import ApiKey, Scope, any_usable, create_key, list_keys, revoke_key
+from app.store.errors import Conflict, DatabaseFailed, NotFound
+from app.store.key_ring import KeyRefused, KeyRing
+from app.store.key_text import parse_key, without_keys
+from app.store.names import InvalidName
+from app.store.workers import announce
+from tests.store.test_database import OLD_SQLITE
+
+READ = frozenset({Scope.READ})
+
+
+def recognize(ring: KeyRing, presented: str | None) -> ApiKey | None:
+    """As the service does it."""
+    count, keys = ring.held()
+    return (keys or ring.read(count)).recognize(presented, ring.database.now())
+
+
+def test_a_key_is_recognized_and_of_its_secret_only_a_hash_is_stored(scene: Any) -> None:
+    key, text = create_key(scene.database, "ci", READ, max_queued_jobs=3, max_streams=2, lifetime=timedelta(days=1))
+
+    assert recognize(KeyRing(scene.database), text) == key
+    assert (key.name, key.scopes, key.max_queued_jobs, key.max_streams) == ("ci", READ, 3, 2)
+    assert (key.created_at, key.expires_at) == (scene.clock(), scene.clock() + timedelta(days=1))
+    parts = parse_key(text)
+    assert parts is not None
+    assert len(parts.secret) * 5 >= 128, "bits"
+    scene.database.close()
+    with open(scene.url.removeprefix("sqlite:///"), "rb") as file:
+        stored = file.read()
+    assert parts.lookup.encode() in stored
+    assert parts.secret.encode() not in stored
+
+
+def test_no_two_keys_are_alike(scene: Any) -> None:
+    texts = [create_key(scene.database, f"key-{number}", READ)[1] for number in range(50)]
+    assert len({part for text in texts for part in text.split("_")[1:]}) == 100
+
+
+def test_names_of_keys_that_are_not_revoked_are_unique_so_that_a_name_means_one_key(scene: Any) -> None:
+    first, _ = create_key(scene.database, "ci", READ)
+    with pytest.raises(Conflict, match="'ci' already"):
+        create_key(scene.database, "ci", READ)
+    assert revoke_key(scene.database, "ci").id == first.id
+    with pytest.raises(NotFound):
+        revoke_key(scene.database, "ci")
+    second, _ = create_key(scene.database, "ci", READ)
+    with pytest.raises(Conflict, match="revoked already"):
+        revoke_key(scene.database, first.id)
+    assert revoke_key(scene.database, second.id).revoked_at == scene.clock()
+    assert [key.id for key in list_keys(scene.database)] == [second.id, first.id]
+
+
+@pytest.mark.parametrize("name", ["", "a b", "x" * 65, "..", "key_" + "a" * 26])
+def test_a_key_has_a_name_as_everything_has(scene: Any, name: str) -> None:
+    with pytest.raises(InvalidName):
+        create_key(scene.database, name, READ)
+
+
+def test_a_key_is_usable_until_it_expires_or_is_revoked(scene: Any) -> None:
+    assert not any_usable(scene.database)
+    create_key(scene.database, "short", READ, lifetime=timedelta(hours=1))
+    assert any_usable(scene.database)
+    scene.clock.jump(hours=1)
+    assert not any_usable(scene.database)
+    create_key(scene.database, "long", READ)
+    assert any_usable(scene.database)
+    revoke_key(scene.database, "long")
+    assert not any_usable(scene.database)
+
+
+def test_as_long_as_no_key_was_made_whatever_is_presented_passes_and_never_again(scene: Any) -> None:
+    ring, other = KeyRing(scene.database), f"csk_{'a' * 16}_{'b' * 32}"
+    for presented in (None, "", "password", other) * 2:
+        assert recognize(ring, presented) is None
+    create_key(scene.database, "ci", READ)
+    revoke_key(scene.database, "ci")
+    for presented in (None, "", "password", other) * 2:
+        with pytest.raises(KeyRefused):
+            recognize(ring, presented)
+
+
+def test_keys_are_held_until_something_is_committed_and_then_read_anew(scene: Any) -> None:
+    ring = KeyRing(scene.database)
+    text = create_key(scene.database, "ci", READ)[1]
+    assert ring.held() == (None, None)
+    recognize(ring, text)
+    recognize(ring, text)
+    count, keys = ring.held()
+    assert ring.held() == (count, keys)
+    assert keys is not None
+    announce(scene.database, "worker-1", "cpu")
+    later, none = ring.held()
+    assert later != count
+    assert none is None
+    recognize(ring, text)
+    assert ring.held()[1] is not None
+    revoke_key(scene.database, "ci")
+    with pytest.raises(KeyRefused):
+        recognize(ring, text)
+
+
+def test_what_is_committed_while_keys_are_read_is_not_missed(scene: Any) -> None:
+    ring = KeyRing(scene.database)
+    ring.read(ring.held()[0])
+    count, _ = ring.held()
+    text = create_key(scene.database, "ci", READ)[1]
+    ring.read(count)  # finds the key, under the number of before
+    revoke_key(scene.database, "ci")
+    ring.read(count)
+    assert ring.held()[1] is None
+    with pytest.raises(KeyRefused):
+        recognize(ring, text)
+
+
+def test_to_ask_for_commits_neither_waits_nor_fails(scene: Any) -> None:
+    """Under the rollback journal a writer that commits locks readers out; a closed database has nothing to tell."""
+    database = _with_rollback_journal(scene)
+    commits = database.commits()
+    assert commits is not None
+    assert commits.count() == commits.count() is not None
+    with sqlite3.connect(scene.url.removeprefix("sqlite:///"), isolation_level=None) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        answered = threading.Event()
+        told: list[int | None] = []
+        thread = threading.Thread(target=lambda: (told.append(commits.count()), answered.set()))
+        thread.start()
+        assert answered.wait(10), "the busy timeout of the others is 15 s"
+        thread.join()
+        assert told == [None]
+        other.execute("ROLLBACK")
+    other.close()
+    assert commits.count() is not None
+    database.close()
+    assert commits.count() is None
+
+
+def _with_rollback_journal(scene: Any) -> Any:
+    from app.store.database import open_database
+
+    scene.database.close()
+    return open_database(scene.url, sqlite_module=OLD_SQLITE)  # type: ignore[arg-type]
+
+
+def test_keys_that_cannot_be_read_have_the_databases_error(scene: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    ring = KeyRing(scene.database)
+    create_key(scene.database, "ci", READ)
+
+    def fail() -> None:
+        raise DatabaseFailed("disk I/O error")
+
+    monkeypatch.setattr(scene.database, "read", fail)
+    with pytest.raises(DatabaseFailed):
+        recognize(ring, None)
+
+
+def test_keys_are_taken_out_of_texts() -> None:
+    key = f"csk_{'a' * 16}_{'b' * 32}"
+    assert without_keys(f"GET /models?key={key}&x=1 {key}") == "GET /models?key=csk_...&x=1 csk_..."
+    assert without_keys("csk_short_b") == "csk_short_b"
