@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from app.client import Client, ClientError, service_url
+from app.fault_points import FaultError, arm
 from app.processes import become_module, end_with_parent, parent_socket, started_by_parent
 from app.progress_view import view_for
 from app.settings import Settings, SettingsError, load_settings, variable_name
@@ -83,9 +84,11 @@ def api(data_dir: DataDir = None, host: Host = None, port: Port = None) -> None:
     """Run the service alone; workers are started elsewhere."""
     from app.server import run  # FastAPI takes a second to import: the client commands do without
 
+    settings = _prepared(_settings(data_dir=data_dir, host=host, port=port))
     try:
-        run(_prepared(_settings(data_dir=data_dir, host=host, port=port)))
-    except SettingsError as error:
+        arm(os.environ)
+        run(settings)
+    except (FaultError, SettingsError) as error:
         fail(error)
 
 

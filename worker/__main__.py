@@ -1,9 +1,11 @@
 """`python -m worker`: one worker on one device, until SIGTERM or Ctrl-C."""
 
 import logging
+import os
 import subprocess
 import sys
 
+from app.fault_points import FaultError, arm
 from app.processes import StopRequest, end_with_parent, started_by_parent
 from app.settings import Settings, SettingsError, load_settings
 from app.store.database import open_database
@@ -46,9 +48,10 @@ def main() -> None:
     try:
         settings = load_settings()
         logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        arm(os.environ)
         settings.temporary_dir.mkdir(parents=True, exist_ok=True)
         work(settings)
-    except (SettingsError, StoreError, OSError) as error:
+    except (FaultError, SettingsError, StoreError, OSError) as error:
         sys.exit(f"charsmith worker: {error}")
 
 
