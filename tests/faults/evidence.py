@@ -120,7 +120,13 @@ def contents(database: Database) -> dict[str, Any]:
         ]
         for row in trained
     }
-    return {"corpora": texts, "jobs": curves, "number of jobs": len(trained), "checkpoints": weights}
+    told = {
+        (row.name, event.type, event.data["step"])
+        for row in trained
+        for event in all_events(database, row.id)
+        if event.type != "status"
+    }
+    return {"corpora": texts, "jobs": curves, "number of jobs": len(trained), "told": told, "checkpoints": weights}
 
 
 def _sha256(database: Database, blob_id: str) -> str:

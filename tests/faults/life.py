@@ -5,6 +5,7 @@ fraction of a second. Lived again after a death it goes on: what was acknowledge
 else is. Invariant: however often it dies, what it leaves behind is what an undisturbed life leaves.
 """
 
+import contextlib
 from collections.abc import Callable, Collection
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -22,7 +23,7 @@ STEPS = {"long": 1, "short": 7}
 STOPPED_AT = 3
 """Here a worker is asked to stop, and gives the job back."""
 LEASE_SECONDS = 13.0
-TEXTS = {"long": b"All work and no play makes Jack a dull boy\n" * 30_000, "short": b"to be or not to be\n" * 9}
+TEXTS = {"long": b"All work and no play makes Jack a dull boy\n" * 150_000, "short": b"to be or not to be\n" * 9}
 """The first in more chunks than one deletion takes pages: 6 MiB."""
 
 Tell = Callable[[Any], None]
@@ -67,7 +68,7 @@ def live(tell: Tell, url: str, fault: str, acknowledged: Collection[str]) -> Non
         "work": lambda: _work(database, clock),
         "model copy": lambda: _upload_model(database, "copy"),
         "model gone": lambda: _upload_model(database, "gone"),
-        "deleted model gone": lambda: _unless_gone(trained_models.delete_model, database, "gone"),
+        "deleted model gone": lambda: _delete_model(database, "gone"),
         "deleted job long": lambda: _unless_gone(jobs.delete_job, database, "long"),
         "deleted corpus long": lambda: _unless_gone(corpora.delete_corpus, database, "long"),
     }
@@ -142,9 +143,12 @@ def _upload_model(database: Database, name: str) -> None:
 
 
 def _unless_gone(delete: Callable[[Database, str], None], database: Database, name: str) -> None:
-    """An act that was done, and not acknowledged, is done. The same name twice: both uploads of a repeated one."""
-    while True:
-        try:
-            delete(database, name)
-        except NotFound:
-            return
+    """An act that was done, and not acknowledged, is done."""
+    with contextlib.suppress(NotFound):
+        delete(database, name)
+
+
+def _delete_model(database: Database, name: str) -> None:
+    """Also the second one that came of an upload without an answer, sent again."""
+    while any(model.name == name for model in trained_models.list_models(database, 100).data):
+        trained_models.delete_model(database, name)

@@ -1,13 +1,12 @@
 """The programs of an installation that is being killed: started with faults, watched, and their last words kept."""
 
-import os
 import subprocess
 import time
 from pathlib import Path
 
 import httpx
 
-from tests.system.harness import Installation, children_of, kill, wait_for
+from tests.system.harness import Installation, children_of, kill
 
 LEASE_SECONDS = 3
 KILLED = -9
@@ -41,8 +40,7 @@ class Programs:
 
     def ensure(self, program: str) -> subprocess.Popen[bytes]:
         """The running one, started if there is none."""
-        process = self.running.get(program)
-        return process if process is not None and process.poll() is None else self.start(program)
+        return self.running[program] if self.is_alive(program) else self.start(program)
 
     def is_ready(self) -> bool:
         """Whether the service answers."""
@@ -51,19 +49,16 @@ class Programs:
         except httpx.HTTPError:
             return False
 
-    def wait_until_ready(self) -> None:
-        """The service answers, or has died meanwhile."""
-        process = self.running["api"]
-        wait_for("the service", lambda: process.poll() is not None or self.is_ready() or None)
+    def was_killed(self, program: str) -> bool:
+        """Whether it has ended by SIGKILL. Raises AssertionError if it ended in another way."""
+        code = self.running[program].poll()
+        assert code in (None, KILLED), f"the {program} ended with {code}\n{self.last_words()}"
+        return code is not None
 
-    def wait_until_killed(self, program: str, what: str) -> None:
-        """It ends by SIGKILL. Raises AssertionError if it does not, or ends in another way."""
-        process = self.running[program]
-        try:
-            code = process.wait(DEATH_SECONDS)
-        except subprocess.TimeoutExpired:
-            raise AssertionError(f"{what}: was not passed within {DEATH_SECONDS:.0f} s\n{self.last_words()}") from None
-        assert code == KILLED, f"{what}: the program ended with {code}\n{self.last_words()}"
+    def is_alive(self, program: str) -> bool:
+        """Whether it was started and has not ended."""
+        process = self.running.get(program)
+        return process is not None and process.poll() is None
 
     def training_processes(self) -> list[int]:
         """Of the running worker, those that it trains in."""
@@ -72,10 +67,10 @@ class Programs:
         return [pid for pid in found if b"worker.child" in _command(pid)]
 
     def kill(self, program: str) -> None:
-        """SIGKILL, and gone."""
-        process = self.running[program]
-        process.kill()
-        process.wait()
+        """SIGKILL, and gone; nothing if it is not there."""
+        if self.is_alive(program):
+            self.running[program].kill()
+            self.running[program].wait()
 
     def kill_training(self) -> int:
         """How many training processes were killed."""
@@ -123,11 +118,3 @@ def _command(pid: int) -> bytes:
             return file.read()
     except OSError:
         return b""
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True

@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 
 from app.store.blobs import sweep
 from app.store.database import open_existing
+from app.store.errors import StoreError
 from app.store.lease import MAX_CRASHES
 from app.store.schema import jobs
 from tests.faults.evidence import integrity_faults, job_faults, orphans
@@ -157,6 +158,10 @@ class SiegeFailed(AssertionError):
     """What was found, and how to come there again."""
 
 
+class Abandoned(Exception):
+    """There is a fault already: whoever still waits for something need not."""
+
+
 def besiege(
     folder: Path,
     seed: int,
@@ -174,7 +179,7 @@ def besiege(
         siege.prepare()
         siege.run(cycles)
         siege.reckon()
-    except (AssertionError, OSError) as fault:
+    except (AssertionError, OSError, StoreError) as fault:
         raise SiegeFailed(f"seed {seed}, {siege.where()}: {fault}\n{siege.programs.last_words()}") from fault
     finally:
         siege.close()
@@ -199,7 +204,7 @@ class _Siege:
 
     def prepare(self) -> None:
         self.programs.start("api")
-        self.programs.wait_until_ready()
+        self._wait_for("the service", self.programs.is_ready)
         self.programs.start("worker")
         self.people.prepare()
 
@@ -234,6 +239,8 @@ class _Siege:
             self._current[cycle.lane] = cycle
             try:
                 kill(cycle)
+            except Abandoned:
+                return
             except BaseException as fault:  # noqa: BLE001 - raised by `run`, in the main thread
                 self._fault = fault
                 return
@@ -253,13 +260,12 @@ class _Siege:
 
     def _kill_service(self, cycle: Cycle) -> None:
         if cycle.place:
-            if (running := self.programs.running.get("api")) is not None and running.poll() is None:
-                self.programs.kill("api")
+            self.programs.kill("api")
             self.programs.start("api", f"{cycle.place}:{cycle.nth}:kill")
-            self.programs.wait_until_killed("api", str(cycle))
+            self._wait_for(f"{cycle} to be passed", lambda: self.programs.was_killed("api"))
         else:
             self.programs.ensure("api")
-            self.programs.wait_until_ready()
+            self._wait_for("the service", self.programs.is_ready)
             time.sleep(cycle.wait_seconds)
             self.programs.kill("api")
 
@@ -268,56 +274,62 @@ class _Siege:
         if not cycle.place:
             self._kill_at_random(cycle)
             return
-        self._end_worker()
+        self.programs.kill("worker")
         said = self.programs.log_size("worker")
         self.programs.start("worker", f"{cycle.place}:{cycle.nth}:kill")
         if cycle.victim == "training":
-            self._wait_for_words("ended with -9", said, str(cycle))
+            self._wait_for(f"{cycle} to be passed", lambda: "ended with -9" in self.programs.log_since("worker", said))
             self.programs.kill("worker")  # the next training process would be told the same
             return
         if cycle.place.startswith("lease.releas"):  # it gives a job back when its training process dies
-            wait_for("a training process", self.programs.kill_training, DEATH_SECONDS)
-        self.programs.wait_until_killed("worker", str(cycle))
+            self._wait_for("a training process", self.programs.kill_training)
+        self._wait_for(f"{cycle} to be passed", lambda: self.programs.was_killed("worker"))
 
     def _kill_at_random(self, cycle: Cycle) -> None:
         self.programs.ensure("worker")
-        wait_for("a training process", self.programs.training_processes, DEATH_SECONDS)
+        self._wait_for("a training process", self.programs.training_processes)
         time.sleep(cycle.wait_seconds)
         if cycle.victim == "worker":
             self.programs.kill("worker")
         else:
-            wait_for("a training process to kill", self.programs.kill_training, DEATH_SECONDS)
-
-    def _end_worker(self) -> None:
-        if (running := self.programs.running.get("worker")) is not None and running.poll() is None:
-            self.programs.kill("worker")
+            self._wait_for("a training process to kill", self.programs.kill_training)
 
     def _spare_jobs(self) -> None:
-        """A job that would fail as a crash loop at the next death is left to get on first, as it would be in life."""
+        """A job that the next death could fail as a crash loop is left to get on first, as it would be in life."""
 
-        def none_near_its_end() -> bool | None:
+        def none_near_its_end() -> bool:
             if self._most_crashes() < MAX_CRASHES - 1:
                 return True
             self.programs.ensure("worker")
-            return None
+            return False
 
-        wait_for("a job that has crashed twice to get on", none_near_its_end, DEATH_SECONDS)
+        self._wait_for("a job that has crashed twice to get on", none_near_its_end)
 
     def _most_crashes(self) -> int:
-        live = select(func.max(jobs.c.crashes)).where(jobs.c.status.in_(("queued", "running")))
+        """Of an unfinished job, the crash included that nobody has noticed yet."""
+        unnoticed = 0 if self.programs.is_alive("worker") else 1
+        live = select(jobs.c.status, jobs.c.crashes).where(jobs.c.status.in_(("queued", "running")))
         database = open_existing(self.programs.database_url)
         try:
             with database.read() as connection:
-                return connection.execute(live).scalar() or 0
+                rows = connection.execute(live).all()
         finally:
             database.close()
+        return max((row.crashes + (unnoticed if row.status == "running" else 0) for row in rows), default=0)
 
-    def _wait_for_words(self, words: str, since: int, what: str) -> None:
-        wait_for(what, lambda: words in self.programs.log_since("worker", since) or None, DEATH_SECONDS)
+    def _wait_for(self, what: str, probe: Callable[[], object]) -> None:
+        """Until `probe` finds something. Raises Abandoned as soon as something was found wrong elsewhere."""
+
+        def look() -> bool | None:
+            if self._fault is not None or self.people.faults:
+                raise Abandoned
+            return bool(probe()) or None
+
+        wait_for(what, look, DEATH_SECONDS)
 
     def reckon(self) -> None:
         """Every job ends, everything acknowledged is there, the file is sound and holds nothing that nobody names."""
-        wait_for("all jobs to end", lambda: self.people.look_at_jobs() == 0 or None, 2 * DEATH_SECONDS)
+        self._wait_for("all jobs to end", lambda: self.people.look_at_jobs() == 0)
         self.people.reckon()
         self.programs.close()
         database = open_existing(self.programs.database_url)
