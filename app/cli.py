@@ -15,7 +15,7 @@ from rich.table import Table
 
 from app.client import Client, ClientError, service_url
 from app.fault_points import FaultError, arm
-from app.processes import become_module, end_with_parent, parent_socket, started_by_parent
+from app.processes import become_module, end_well_when_asked, end_with_parent, parent_socket, started_by_parent
 from app.progress_view import view_for
 from app.settings import Settings, SettingsError, load_settings, variable_name
 from app.supervisor import serve as supervise
@@ -82,6 +82,7 @@ def serve(data_dir: DataDir = None, host: Host = None, port: Port = None, device
 @cli.command()
 def api(data_dir: DataDir = None, host: Host = None, port: Port = None) -> None:
     """Run the service alone; workers are started elsewhere."""
+    end_well_when_asked()
     from app.server import run  # FastAPI takes a second to import: the client commands do without
 
     settings = _prepared(_settings(data_dir=data_dir, host=host, port=port))

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 from app.fault_points import FaultError, arm
-from app.processes import StopRequest, end_with_parent, started_by_parent
+from app.processes import StopRequest, end_well_when_asked, end_with_parent, started_by_parent
 from app.settings import Settings, SettingsError, load_settings
 from app.store.database import open_database
 from app.store.errors import StoreError
@@ -43,6 +43,7 @@ def work(settings: Settings) -> None:
 
 
 def main() -> None:
+    end_well_when_asked()
     if started_by_parent():
         end_with_parent()
     try:

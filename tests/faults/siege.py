@@ -306,8 +306,7 @@ class _Siege:
         self._wait_for("a job that has crashed twice to get on", none_near_its_end)
 
     def _most_crashes(self) -> int:
-        """Of an unfinished job, the crash included that nobody has noticed yet."""
-        unnoticed = 0 if self.programs.is_alive("worker") else 1
+        """Of an unfinished job. A running one may be a dead worker's, with a crash that nobody has noticed yet."""
         live = select(jobs.c.status, jobs.c.crashes).where(jobs.c.status.in_(("queued", "running")))
         database = open_existing(self.programs.database_url)
         try:
@@ -315,7 +314,7 @@ class _Siege:
                 rows = connection.execute(live).all()
         finally:
             database.close()
-        return max((row.crashes + (unnoticed if row.status == "running" else 0) for row in rows), default=0)
+        return max((row.crashes + (row.status == "running") for row in rows), default=0)
 
     def _wait_for(self, what: str, probe: Callable[[], object]) -> None:
         """Until `probe` finds something. Raises Abandoned as soon as something was found wrong elsewhere."""

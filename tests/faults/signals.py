@@ -8,9 +8,10 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 from sqlalchemy import select
@@ -19,12 +20,18 @@ from app.store.database import newest_sqlite, open_existing
 from app.store.schema import jobs
 from tests.faults.evidence import job_faults
 from tests.faults.people import KINDS, STEPS, TEXT
-from tests.system.harness import Installation, children_of, wait_for
+from tests.system import harness
+from tests.system.harness import Installation, children_of
+
+T = TypeVar("T")
 
 GRACE_SECONDS = 8.0
 """Within which a program that is asked to stop has ended: docker's own patience is ten."""
 LEASE_SECONDS = 2
 ENDLESS = 10**7
+FROZEN_STEPS = 2 * STEPS
+PATIENCE_SECONDS = 300.0
+"""For everything that has no bar of its own, on a busy machine."""
 
 
 def training(kind: str, steps: int) -> dict[str, Any]:
@@ -39,6 +46,11 @@ def with_corpus(folder: Path, **environment: str) -> Installation:
     installation.start_api()
     installation.upload(TEXT)
     return installation
+
+
+def wait_for(what: str, probe: Callable[[], T | None]) -> T:
+    """As the harness' own, with patience."""
+    return harness.wait_for(what, probe, PATIENCE_SECONDS)
 
 
 class Listener(threading.Thread):
@@ -90,7 +102,7 @@ def _stop_once(installation: Installation, job_id: str, before: int, stops: Stop
     """The step of the resume point that was stored."""
     service = next(one for one in reversed(installation.programs) if one.poll() is None)
     worker = installation.start("worker")
-    job = installation.wait_for_step(job_id, before + 1)
+    job = _wait_for_step(installation, job_id, before + 1)
     followed = Listener(f"{installation.url}/jobs/{job_id}/events")
     query = {"model": job["model_id"], "max_characters": 1_000_000}
     written = Listener(f"{installation.url}/generate", params=query, headers={"Accept": "text/event-stream"})
@@ -144,8 +156,8 @@ def freeze(folder: Path, times: int) -> int:
     frozen: list[int] = []
     try:
         installation.start("worker")
-        undisturbed = installation.submit(**training("lstm", 4 * STEPS))
-        undisturbed = installation.wait_for_status(undisturbed["id"], "succeeded")
+        undisturbed = installation.submit(**training("lstm", FROZEN_STEPS))
+        undisturbed = installation.wait_for_status(undisturbed["id"], "succeeded", seconds=PATIENCE_SECONDS)
         for number in range(times):
             _freeze_once(installation, undisturbed, frozen, f"freeze {number}", with_child=number % 2 == 1)
         database = open_existing(_url(installation))
@@ -163,8 +175,8 @@ def _freeze_once(
     installation: Installation, undisturbed: dict[str, Any], frozen: list[int], what: str, with_child: bool
 ) -> None:
     first = next(one for one in reversed(installation.programs[1:]) if one.poll() is None)
-    job_id = installation.submit(**training("lstm", 4 * STEPS))["id"]
-    installation.wait_for_step(job_id, 1)
+    job_id = installation.submit(**training("lstm", FROZEN_STEPS))["id"]
+    _wait_for_step(installation, job_id, 1)
     frozen[:] = [first.pid, *(children_of(first.pid) if with_child else [])]
     wait_for(f"{what}: a moment between two writes", lambda: _frozen_between_writes(installation, frozen))
     second = installation.start("worker")
@@ -172,10 +184,10 @@ def _freeze_once(
     for pid in frozen:
         _signal(pid, signal.SIGCONT)
     frozen.clear()
-    done = installation.wait_for_status(job_id, "succeeded", seconds=120)
+    done = installation.wait_for_status(job_id, "succeeded", seconds=PATIENCE_SECONDS)
     assert installation.losses(job_id) == installation.losses(undisturbed["id"]), f"{what}: another curve"
-    weights = installation.weights(done, 4 * STEPS)
-    assert weights == installation.weights(undisturbed, 4 * STEPS), f"{what}: other weights"
+    weights = installation.weights(done, FROZEN_STEPS)
+    assert weights == installation.weights(undisturbed, FROZEN_STEPS), f"{what}: other weights"
     log = next(path for path in installation.folder.glob(f"*-{installation.programs.index(first)}.log"))
     wait_for(
         f"{what}: the thawed worker to notice", lambda: f"{job_id}: attempt 1 lost its lease" in log.read_text() or None
@@ -203,6 +215,12 @@ def _frozen_between_writes(installation: Installation, pids: list[int]) -> bool 
     return True
 
 
+def _wait_for_step(installation: Installation, job_id: str, step: int) -> dict[str, Any]:
+    """The job, once it has a checkpoint at that step or later."""
+    wait_for(f"step {step}", lambda: installation.latest_step(installation.job(job_id)) >= step or None)
+    return installation.job(job_id)
+
+
 def _wait_for_attempt(installation: Installation, job_id: str, attempt: int, what: str) -> None:
     wait_for(f"{what}: attempt {attempt}", lambda: installation.job(job_id)["attempt"] >= attempt or None)
 
@@ -228,7 +246,7 @@ def take_over(folder: Path, times: int) -> list[float]:
         job_id = installation.submit(**training("gru", ENDLESS))["id"]
         for number in range(times):
             attempt = number + 1
-            job = installation.wait_for_status(job_id, "running")
+            job = installation.wait_for_status(job_id, "running", seconds=PATIENCE_SECONDS)
             wait_for("a checkpoint", lambda: installation.latest_step(installation.job(job_id)) > 0 or None)
             time.sleep(1.0 + number % 3)  # somewhere between two heartbeats
             holder = next(one for one in workers if one.poll() is None and _trains(one.pid))
