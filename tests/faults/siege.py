@@ -197,6 +197,7 @@ class _Siege:
         self._current: dict[str, Cycle] = {}
         self._fault: BaseException | None = None
         self._lock = threading.Lock()
+        self._worker_lane = threading.current_thread()
 
     def where(self) -> str:
         """The cycles under way, or last run."""
@@ -211,40 +212,38 @@ class _Siege:
     def run(self, cycles: Sequence[Cycle]) -> None:
         self._began = time.monotonic()
         self.people.begin()
-        lanes = {"service": self._kill_service, "worker": self._kill_worker}
-        threads = [
-            threading.Thread(target=self._lane, args=(kill, [one for one in cycles if one.lane == name]), name=name)
-            for name, kill in lanes.items()
-        ]
-        for thread in threads:
+        lanes = {"service": ("api", self._kill_service), "worker": ("worker", self._kill_worker)}
+        threads = {
+            name: threading.Thread(target=self._lane, args=(*how, [one for one in cycles if one.lane == name]))
+            for name, how in lanes.items()
+        }
+        self._worker_lane = threads["worker"]
+        for thread in threads.values():
             thread.start()
-        for thread in threads:
+        for thread in threads.values():
             thread.join()
-        self.programs.ensure("api")
-        self.programs.ensure("worker")
         self.people.end()
         self.outcome.seconds = time.monotonic() - self._began
         for fault in [self._fault, *self.people.faults]:
             if fault is not None:
                 raise fault
 
-    def _lane(self, kill: Callable[[Cycle], None], cycles: Sequence[Cycle]) -> None:
-        for done, cycle in enumerate(cycles):
-            if self._fault is not None or self.people.faults:
-                return
-            if time.monotonic() - self._began > self._seconds:
-                with self._lock:
-                    self.outcome.left_out += len(cycles) - done
-                return
-            self._current[cycle.lane] = cycle
-            try:
+    def _lane(self, program: str, kill: Callable[[Cycle], None], cycles: Sequence[Cycle]) -> None:
+        """All cycles of a lane, as far as there is time and no fault; its program is there afterwards."""
+        try:
+            for done, cycle in enumerate(cycles):
+                if time.monotonic() - self._began > self._seconds:
+                    with self._lock:
+                        self.outcome.left_out += len(cycles) - done
+                    break
+                self._current[cycle.lane] = cycle
                 kill(cycle)
-            except Abandoned:
-                return
-            except BaseException as fault:  # noqa: BLE001 - raised by `run`, in the main thread
-                self._fault = fault
-                return
-            self._note(cycle)
+                self._note(cycle)
+            self.programs.ensure(program)
+        except Abandoned:
+            return
+        except BaseException as fault:  # noqa: BLE001 - raised by `run`, in the main thread
+            self._fault = fault
 
     def _note(self, cycle: Cycle) -> None:
         with self._lock:
@@ -262,12 +261,20 @@ class _Siege:
         if cycle.place:
             self.programs.kill("api")
             self.programs.start("api", f"{cycle.place}:{cycle.nth}:kill")
+            if cycle.place.startswith("lease.tak") and not self._worker_lane.is_alive():
+                self._let_a_worker_die()
             self._wait_for(f"{cycle} to be passed", lambda: self.programs.was_killed("api"))
         else:
             self.programs.ensure("api")
             self._wait_for("the service", self.programs.is_ready)
             time.sleep(cycle.wait_seconds)
             self.programs.kill("api")
+
+    def _let_a_worker_die(self) -> None:
+        """In the midst of a training, so that there is something to take over, where nobody else kills workers."""
+        self.programs.ensure("worker")
+        self._wait_for("a training process", self.programs.training_processes)
+        self.programs.kill("worker")
 
     def _kill_worker(self, cycle: Cycle) -> None:
         self._spare_jobs()
