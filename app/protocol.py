@@ -1,19 +1,23 @@
 """HTTP/1.1 as uvicorn speaks it, with a problem document for what is no HTTP, and an end for who takes nothing.
 
 Knows no route: it is so of every answer. Invariants: whatever bytes come in that are no request, the answer, if there
-is one, is a problem document; what waits for a client is bounded in bytes and, when it takes none of them, in time.
+is one, is a problem document; what waits for a client is bounded in bytes, but for the last piece of an answer, and,
+when it takes none of them, in time.
 """
 
 import asyncio
 import logging
-import socket
-import sys
+from collections.abc import Mapping
+from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from app.answer_headers import GUARDS
 from app.errors import Problem
+from app.reader_watch import ReaderWatch
+
+log = logging.getLogger(__name__)
 
 HEAD_BYTES = 64 * 1024
 """Of the first line and the headers: a prompt by GET is in them."""
@@ -21,19 +25,17 @@ PIECE_BYTES = 16 * 1024
 UNSENT_BYTES = 8 * 1024
 """Of an answer that wait here for the system to take them, and what is written last: asyncio's own 64 KiB would be
 most of the memory of a stream that nobody reads."""
-STUCK_SECONDS = 30.0
-"""A client that takes nothing of what waits for it for so long is given up."""
+PATIENCE = "charsmith.patience_seconds"
+"""In the scope of a request: for how long its client may take nothing of the answer."""
+PATIENCE_SECONDS = 600.0
+"""Where the scope says nothing, as for downloads, which a person may pause; and at least, where the client's system
+does not say what it takes."""
 LOOK_SECONDS = 5.0
-"""How often it is looked at."""
-TCP_INFO_BYTES, BYTES_ACKED = 128, slice(120, 128)
-"""`tcpi_bytes_acked` of Linux' `struct tcp_info`, linux/tcp.h: what the client's system has taken."""
+"""How often a client is looked at."""
 DETAIL = (
     "This is no HTTP/1.1 request that can be taken: malformed, with characters in its address that must be "
     f"percent-encoded (`é` is `%C3%A9`), or with headers of over {HEAD_BYTES} bytes."
 )
-
-
-log = logging.getLogger(__name__)
 
 
 class Protocol(H11Protocol):
@@ -43,7 +45,7 @@ class Protocol(H11Protocol):
         """From here on, whoever writes when more than `UNSENT_BYTES` are unsent waits until a quarter of it is left."""
         super().connection_made(transport)
         transport.set_write_buffer_limits(high=UNSENT_BYTES)
-        self._taken, self._stands_since = 0, 0.0
+        self._reader = ReaderWatch(transport, self.loop.time())
         self._next_look = self.loop.call_later(LOOK_SECONDS, self._look)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -54,20 +56,15 @@ class Protocol(H11Protocol):
         """Give the client up if it has taken nothing for too long of what waits, whether it is being written or, the
         connection being closed, is all that is left."""
         self._next_look = self.loop.call_later(LOOK_SECONDS, self._look)
-        taken, now = self._taken_bytes(), self.loop.time()
-        if taken != self._taken or not self.transport.get_write_buffer_size():
-            self._taken, self._stands_since = taken, now
-        elif now - self._stands_since >= STUCK_SECONDS:
-            log.info("a client took nothing for %g s, its connection was ended", STUCK_SECONDS)
-            self.transport.abort()
+        stands, patience = self._reader.stands_for(self.loop.time()), self._patience()
+        if stands >= patience:
+            log.info("a client took nothing for %.0f s, its connection was ended", stands)
+            self._reader.cut_off()
 
-    def _taken_bytes(self) -> int:
-        """By the client's system, as far as it has said so. Where that is not told: a number that changes as they are
-        taken, as long as no more are written."""
-        if not hasattr(socket, "TCP_INFO"):
-            return -self.transport.get_write_buffer_size()
-        info = self.transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_BYTES)
-        return int.from_bytes(info[BYTES_ACKED], sys.byteorder)
+    def _patience(self) -> float:
+        scope: Mapping[str, Any] = {} if self.cycle is None else self.cycle.scope
+        told: float = scope.get(PATIENCE, PATIENCE_SECONDS)
+        return told if self._reader.is_told else max(told, PATIENCE_SECONDS)
 
     def data_received(self, data: bytes) -> None:
         """h11 limits only what is incomplete: headers that came all at once would pass, however many they are."""

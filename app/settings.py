@@ -67,6 +67,9 @@ class Settings(BaseSettings):
     max_streams: int = Field(
         64, ge=1, le=100_000, description="Generations and scores at the same time; more are told to wait."
     )
+    reader_seconds: float = Field(
+        30.0, ge=1, le=86_400, description="A client that takes nothing of its text or score for so long is given up."
+    )
     max_queued_jobs: int = Field(
         1_000, ge=1, le=1_000_000, description="Jobs that may wait; more are told to come later."
     )

@@ -15,8 +15,13 @@ def words(error: Mapping[str, Any]) -> str:
     if kind in PLAIN:
         return PLAIN[kind]
     if kind in FILLED_IN:
-        return FILLED_IN[kind](error.get("ctx", {}))
+        return FILLED_IN[kind]({**error.get("ctx", {}), "item": _kind_of_item(error.get("input"))})
     return str(error["msg"]).removeprefix("Value error, ")
+
+
+def _kind_of_item(value: object) -> str:
+    """A text that a validator of ours made is to pydantic a list like others."""
+    return "character" if isinstance(value, str) else "item"
 
 
 def _items(number: int, item: str) -> str:
@@ -56,8 +61,8 @@ FILLED_IN: dict[str, Callable[[Context], str]] = {
     "less_than_equal": lambda ctx: f"must be at most {_number(ctx['le'])}",
     "string_too_short": lambda ctx: _least(ctx["min_length"], "character"),
     "string_too_long": lambda ctx: f"must have at most {_items(ctx['max_length'], 'character')}",
-    "too_short": lambda ctx: _least(ctx["min_length"], "item"),
-    "too_long": lambda ctx: f"must have at most {_items(ctx['max_length'], 'item')}",
+    "too_short": lambda ctx: _least(ctx["min_length"], ctx["item"]),
+    "too_long": lambda ctx: f"must have at most {_items(ctx['max_length'], ctx['item'])}",
 }
 
 

@@ -10,6 +10,7 @@ from benchmarks.figures import (
     at_least,
     at_most,
     nearest_rank,
+    open_sockets,
     peak_mib,
     processor_seconds,
     reset_peak,
@@ -43,8 +44,10 @@ def unread_streams(scene: Scene) -> Iterator[Figure]:
     before = _resident(service)
     with streaming(scene.crowd, service.port, number, model=WIDE, reads=False, endless=False):
         at_rest = _wait_for_rest(service.generation_pid, scene.size.unread_seconds)
+        still_open = open_sockets(service.pid)
         grown = [1024 * (now - then) / number for now, then in zip(_resident(service), before, strict=True)]
     state = scene.size.unread_hidden * 4 * 2 / 1024  # float32; hidden and cell
+    assert still_open >= number, f"of {number} streams at most {still_open} were open when they were measured"
     kib = sum(grown)
     value = f"{kib:.1f} KiB: service {grown[0]:.1f}, generation process {grown[1]:.1f}"
     beside = f"state {state:.1f} KiB + {BUFFER_KIB:.0f} KiB: {at_most(kib, state + BUFFER_KIB, ' KiB', 1)}"

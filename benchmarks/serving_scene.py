@@ -88,6 +88,7 @@ class Served:
             del environment[name]
         if max_streams is not None:
             environment["CHARSMITH_MAX_STREAMS"] = str(max_streams)
+            environment["CHARSMITH_READER_SECONDS"] = "86400"  # streams that nobody reads are to stay
         self.pid = self.installation.start("api").pid
         self.port = self.installation.port
         self.http = self.installation.http

@@ -29,9 +29,9 @@ from models.sampling import SamplingConfig
 TURN_SECONDS = 0.002
 """About so long one call writes, and one call reads of a prompt: a row that is evicted, or comes, waits no longer."""
 READING_SHARE = 0.8
-"""Of the time that rows wrote in a turn, a prompt (or a text to score) is read for so much: they are to keep half their
-pace, and lose more than that time, since what hands their text on is not counted. With all of it prompts left them 47
-to 53 % through the service, with this 50 to 57."""
+"""Of the time that rows wrote in a turn, prompts and texts to score are read for so much, all together: rows are to
+keep half their pace, and lose more than that time, since what hands their text on is not counted. With all of it a
+prompt left them 47 to 53 % through the service, with this 50 to 57."""
 SHORTEST_SECONDS = 1e-6
 """A clock may stand still meanwhile."""
 MOST_STEPS = 64
@@ -39,6 +39,11 @@ FEWEST_KEPT = 32
 """Characters of a prompt whose state is worth keeping."""
 KEPT_EVERY = 4096
 """Characters, at which a long prompt's state is kept as well: others may begin alike."""
+
+
+def reading_seconds(written: float) -> float:
+    """How long all that is read may take together after rows wrote for so long; no matter where none wrote."""
+    return READING_SHARE * written if written else math.inf
 
 
 Read = Callable[[Tensor, NDArray[np.int64]], Tensor]
@@ -134,19 +139,31 @@ class Engine:
                 if not prompt.rows:
                     self._reading.remove(prompt)
 
-    def step(self) -> list[RowOutput]:
-        """Rows that are not set aside write some characters, all as many, and one prompt is read for a while.
+    @property
+    def reads(self) -> bool:
+        """Whether a prompt is to be read."""
+        return bool(self._reading)
 
-        Writing takes `TURN_SECONDS`, about, and reading a share of what writing took. Rows with nothing to show yet are
-        left out.
-        """
-        outputs, seconds = self._write() if self._writing else ([], TURN_SECONDS / READING_SHARE)
-        if self._reading:
-            self._read_one(READING_SHARE * seconds)
+    def step(self) -> list[RowOutput]:
+        """`write`, then `read` as long as `reading_seconds` allows."""
+        outputs, seconds = self.write()
+        self.read(reading_seconds(seconds))
         return outputs
 
+    def write(self) -> tuple[list[RowOutput], float]:
+        """Rows that are not set aside write some characters, all as many, for `TURN_SECONDS`, about.
+
+        What they have to show (rows with nothing to show yet are left out), and the seconds that it took: 0 where none
+        writes.
+        """
+        return self._write() if self._writing else ([], 0.0)
+
+    def read(self, seconds: float) -> None:
+        """One prompt is read for about so long, by one character at least. Does nothing where none is to be read."""
+        if self._reading:
+            self._read_one(seconds)
+
     def _write(self) -> tuple[list[RowOutput], float]:
-        """What rows have to show, and the seconds that it took."""
         rows, began = list(self._writing), self._clock()
         early = [place for place, row in enumerate(rows) if row.may_end_early]
         before_LPRH = self._stepper.states(early) if early else None

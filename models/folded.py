@@ -19,6 +19,7 @@ TABLE_ROWS = 1024
 """Of the table that are computed at once, in float32."""
 TRIED_ROWS = (1, 2, 3, 4, 5, 7, 8, 12, 16, 17, 31, 32, 33, 48, 64, 65, 96)
 MOST_TRIED_ROWS = 128
+"""Numbers of rows that a weight is tried with: powers of two and their neighbours, where libraries change kernels."""
 
 
 class Folded:
@@ -41,8 +42,8 @@ class Folded:
             self.recurrent, self.inputs = weights("hh_l0", layers), weights("ih_l0", layers[1:])
             self.output = _weight(network.output.weight, network.output.bias, torch.float32)
         self.recurrent_LW = np.stack([weight.numbers for weight in self.recurrent])
-        first_has_none = np.zeros_like(self.recurrent[0].numbers)
-        self.inputs_LW = np.stack([first_has_none, *(weight.numbers for weight in self.inputs)])
+        no_weight = np.zeros_like(self.recurrent[0].numbers)  # the first layer looks its inputs up
+        self.inputs_LW = np.stack([no_weight, *(weight.numbers for weight in self.inputs)])
         self.dtype = dtype
         """Of the products, but for the output layer's."""
         self.bytes = folded_bytes(network, dtype)

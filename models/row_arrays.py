@@ -38,14 +38,17 @@ class RowArrays:
         return cls(states_LPRH.numpy(), narrow_LRH, ids_R, numbers_R6, top_k_R, keys_R, positions_R, tallies_R)
 
     def state(self, place: int) -> Tensor:
+        """That of one row [L, P, H], a copy."""
         return torch.from_numpy(self.states_LPRH[:, :, place].copy())
 
     def put_state(self, place: int, state_LPH: Tensor) -> None:
+        """Also in the products' type."""
         self.states_LPRH[:, :, place] = state_LPH.numpy()
         dtype = torch.bfloat16 if self.narrow_LRH.dtype == np.uint16 else torch.float32
         self.narrow_LRH[:, place] = array_of(state_LPH[:, 0].to(dtype))
 
     def move(self, origin: int, place: int) -> None:
+        """Everything of one row to another's place."""
         self.states_LPRH[:, :, place] = self.states_LPRH[:, :, origin]
         self.narrow_LRH[:, place] = self.narrow_LRH[:, origin]
         for name in ("ids_R", "numbers_R6", "top_k_R", "keys_R", "positions_R", "tallies_R"):

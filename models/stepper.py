@@ -126,15 +126,8 @@ class Stepper:
         for first, last in self._together(self._length):
             with telling_refusals():
                 inference.write_characters(
-                    *(
-                        self._cell,
-                        rows.ids_R,
-                        first,
-                        last,
-                        rows.states_LPRH,
-                        self._folded.output.numbers,
-                        rows.numbers_R6,
-                    ),
+                    *(self._cell, rows.ids_R, first, last),
+                    *(rows.states_LPRH, self._folded.output.numbers, rows.numbers_R6),
                     *(rows.top_k_R, rows.keys_R, rows.positions_R, rows.tallies_R, drawn_TR),
                     *(self._logits_RV, self._work_V, *network),
                 )

@@ -10,11 +10,9 @@ import base64
 import contextlib
 import dataclasses
 import logging
-import math
 import os
 import selectors
 import socket
-import time
 
 import torch
 
@@ -22,6 +20,7 @@ from app.generation.outbox import Outbox
 from app.generation.protocol import Decoder, Message
 from app.generation.scoring import Scoring
 from app.generation.shelf import Decoded, Refused, Shelf
+from app.generation.turns import take_turn
 from app.processes import end_with_parent, parent_socket
 from app.store.database import open_database
 from models.engine import Engine
@@ -57,16 +56,9 @@ class Process:
         while self._hear():
             for blob_id, result in self._shelf.loaded():
                 self._answer_waiting(blob_id, result)
-            self._scoring.advance(self._step_engines())
-            self._outbox.flush_if_due(idle=not self._busy())
-
-    def _step_engines(self) -> float:
-        """The seconds that it took; more than there are if there was nothing to do."""
-        began, engines = time.perf_counter(), list(self._shelf.engines)
-        for engine in engines:
-            for output in engine.step():
+            for output in take_turn(list(self._shelf.engines), self._scoring):
                 self._report(output)
-        return time.perf_counter() - began if engines else math.inf
+            self._outbox.flush_if_due(idle=not self._busy())
 
     def _busy(self) -> bool:
         return self._scoring.busy or any(True for _ in self._shelf.engines)

@@ -1,7 +1,8 @@
 """Scores in the generation process: how likely a model finds the characters of texts, in turns between engines' steps.
 
-Knows the shelf and the outbox, no socket and no HTTP. All scores together work less long than the engines do meanwhile,
-so that streams keep half their pace; a turn that took longer, as a step of a large network may, is paid for by waiting.
+Knows the shelf and the outbox, no socket and no HTTP. All scores together work as long as they are told
+(app.generation.turns), so that streams keep half their pace; a turn that took longer, as a step of a large network may,
+is paid for by waiting.
 Invariants: of a document no more is under way than was granted, and a piece; a score that is admitted knows every
 character of its text.
 """
@@ -14,7 +15,7 @@ from app.generation.outbox import Outbox
 from app.generation.protocol import Message
 from app.generation.score_document import ScoreDocument
 from app.generation.shelf import Shelf
-from models.engine import READING_SHARE, TURN_SECONDS
+from models.engine import TURN_SECONDS
 from models.rows import RowOutput
 from models.sampling import NotFinite
 from models.scorer import Scorer
@@ -61,8 +62,8 @@ class Scoring:
             self._shelf.take_back(score.blob_id)
 
     def advance(self, seconds: float) -> None:
-        """One score works as long as a share of the `seconds` that engines took, at most for a turn."""
-        self._credit = min(self._credit + READING_SHARE * seconds, TURN_SECONDS)
+        """One score works for so many seconds more, at most for a turn."""
+        self._credit = min(self._credit + seconds, TURN_SECONDS)
         score = next((score for score in self._scores.values() if score.busy), None)
         if score is None or self._credit <= 0:
             return

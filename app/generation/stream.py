@@ -145,8 +145,10 @@ class Samples:
     `evict` them in the end. Iterating raises StreamFailed as soon as one of them has broken off.
     """
 
-    def __init__(self, streams: Sequence[Stream], changed: asyncio.Event) -> None:
+    def __init__(self, streams: Sequence[Stream], changed: asyncio.Event, reader_seconds: float) -> None:
         self.streams = tuple(streams)
+        self.reader_seconds = reader_seconds
+        """For how long a client that takes nothing may keep them."""
         self.admitted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._changed = changed
         self._turn = 0

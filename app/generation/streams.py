@@ -73,6 +73,7 @@ class Generation:
         self._beginning = {"do": "begin", "database_url": database_url, "device": settings.generation_device}
         self._compiled_dir = settings.compiled_dir
         self._max_streams = settings.max_streams
+        self._reader_seconds = settings.reader_seconds
         self._ids = itertools.count(1)
         self._streams: dict[int, Stream] = {}
         self._samples: dict[int, Samples] = {}  # by the streams that are open
@@ -128,7 +129,9 @@ class Generation:
         if (full := self.full(number)) is not None:
             raise full
         changed = asyncio.Event()
-        samples = Samples([Stream(next(self._ids), self._forget, changed) for _ in range(number)], changed)
+        samples = Samples(
+            [Stream(next(self._ids), self._forget, changed) for _ in range(number)], changed, self._reader_seconds
+        )
         for stream in samples.streams:
             self._streams[stream.id], self._samples[stream.id] = stream, samples
         return samples

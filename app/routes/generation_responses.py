@@ -19,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from app.errors import Problem
 from app.generation.streams import Samples, Stream, StreamFailed
+from app.protocol import PATIENCE
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +82,7 @@ class RowResponse(StreamingResponse):
         raise NotImplementedError
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope[PATIENCE] = self._samples.reader_seconds
         try:
             await super().__call__(scope, receive, send)
         except StreamFailed as error:

@@ -10,10 +10,10 @@ class StoreError(Exception):
 
 
 class NotFound(StoreError):
-    """There is no `kind` known as `key`."""
+    """There is no `kind` known as `key`; `hint` may say how it would be named."""
 
-    def __init__(self, kind: str, key: str) -> None:
-        super().__init__(f"no {kind} {key!r}")
+    def __init__(self, kind: str, key: str, hint: str = "") -> None:
+        super().__init__(f"no {kind} {key!r}{hint and f'; {hint}'}")
         self.kind = kind
         self.key = key
 

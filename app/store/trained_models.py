@@ -45,6 +45,7 @@ logger = logging.getLogger(__name__)
 
 LATEST = "latest"
 """In the place of a step: the newest checkpoint, which need not be the best."""
+HOW_TO_NAME = f"after the @ comes the step of a stored checkpoint, or {LATEST!r}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,7 @@ def find_checkpoint_in(connection: Connection, reference: str) -> tuple[Model, C
         model_key, at, step = reference.partition("@")
         found = _checkpoint_of(connection, _find_model(connection, model_key).id, step if at else None)
     if found is None:
-        raise NotFound("checkpoint", reference)
+        raise NotFound("checkpoint", reference, HOW_TO_NAME if "@" in reference else "")
     if found.corrupted:
         raise Corrupted(found.blob_id)
     return _find_model(connection, model_key), record(Checkpoint, found)

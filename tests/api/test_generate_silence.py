@@ -19,6 +19,7 @@ class Parked:
     characters = 2
     held_back = ""
     state = None
+    reader_seconds = 30.0
 
     def __init__(self, silent_until: asyncio.Event) -> None:
         self._silent_until = silent_until

@@ -102,6 +102,8 @@ def test_a_field_that_is_wrong_is_told_what_is_known_in_its_place(
         ("/models/hamlet?step=7", "step: unknown; this call takes no such fields"),
         ("/generate?model=x&temprature=1", "temprature: unknown, did you mean temperature?"),
         ("/generate?model=x&stop=", "stop.0: must not be empty"),
+        (f"/generate?model=x&stop={'x' * 257}", "stop.0: must have at most 256 characters"),
+        (f"/generate?model=x{'&stop=x' * 17}", "stop: must have at most 16 items"),
         *((f"/corpora?limit={written}", "limit: must be a whole number, in digits")
           for written in ("1_0", "5.0", "%2B5", "%205", "", "%D9%A5")),
         ("/generate?model=x&seed=1_0", "seed: must be a whole number, in digits"),

@@ -200,6 +200,13 @@ def test_a_file_that_the_generation_process_refuses_is_not_kept(service: Service
     assert service.http.get("/models").json()["data"] == []
 
 
+def test_a_checkpoint_that_is_not_there_is_told_how_it_would_be_named(service: Service, trained: object) -> None:
+    for reference in ("hamlet@best", "hamlet@LATEST", "hamlet@11"):
+        detail = assert_problem(service.http.get(f"/models/{reference}"), 404)["detail"]
+        assert "the step of a stored checkpoint, or 'latest'" in detail
+    assert "@" not in assert_problem(service.http.get("/models/macbeth"), 404)["detail"]
+
+
 @pytest.mark.parametrize("code", ["load_failed", "model_too_large", "checkpoint_gone"])
 def test_what_only_the_moment_is_to_blame_for_is_not_blamed_on_the_file(service: Service, code: str) -> None:
     service.generation.refusal = GenerationRefused(code, "not now")

@@ -322,6 +322,8 @@ def test_the_command_prints_the_sums_of_a_file(service: GeneratingService, tmp_p
 class Parked:
     """A stream that is silent for long, then tells the rest."""
 
+    reader_seconds = 30.0
+
     def __init__(self, silent_until: asyncio.Event, *pieces: str) -> None:
         self._silent_until = silent_until
         self._pieces = list(pieces)

@@ -1,6 +1,8 @@
 """Products in compiled loops are torch's, and give their memory back."""
 
 import gc
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -52,18 +54,42 @@ def test_any_number_of_inputs_has_a_way(dtype: torch.dtype) -> None:
         assert np.abs(Weight(matrix, None, 1).times(array_of(values)) - right.numpy()).max() < 5e-3 * right.abs().max()
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_products_leave_torchs_own_alone(dtype: torch.dtype) -> None:
-    """With AMX all code of a thread shares the tiles and their shape."""
-    narrow, wide = (Weight(torch.randn(48, inputs).to(dtype), None, 1) for inputs in (16, 64))
-    values, matrix = torch.randn(33, 64).to(dtype), torch.randn(64, 40).to(dtype)
-    alone = [narrow.times(array_of(values[:, :16])), values @ matrix, wide.times(array_of(values)), matrix.t() @ matrix]
-    for _ in range(3):
-        beside = [
-            narrow.times(array_of(values[:, :16])), values @ matrix, wide.times(array_of(values)), matrix.t() @ matrix
-        ]  # fmt: skip
-        for one, other in zip(alone, beside, strict=True):
-            assert torch.equal(torch.as_tensor(one), torch.as_tensor(other))
+TORCHS_OWN = """
+import sys
+import torch
+torch.manual_seed(0)
+dtype = getattr(torch, sys.argv[1])
+values, matrix = torch.randn(33, 64).to(dtype), torch.randn(64, 40).to(dtype)
+if sys.argv[2] == "beside":
+    from models.products import Weight, array_of
+    narrow, wide = (Weight(values[:20, :inputs].contiguous(), None, 1) for inputs in (16, 64))
+for _ in range(3):
+    if sys.argv[2] == "beside":
+        narrow.times(array_of(values[:, :16]))
+        wide.times(array_of(values))
+    for product in (values @ matrix, matrix.t() @ matrix, torch.nn.functional.linear(values, matrix.t())):
+        print(product.float().sum(1).tolist())
+"""
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_products_leave_torchs_own_alone(dtype: str) -> None:
+    """In processes of their own, one of which never makes a product of ours: with AMX all code of a thread shares the
+    tiles and their shape."""
+    alone, beside = (
+        subprocess.run([sys.executable, "-c", TORCHS_OWN, dtype, how], capture_output=True, check=True).stdout
+        for how in ("alone", "beside")
+    )
+    assert alone
+    assert beside == alone
+
+
+def test_tiles_are_given_back_after_each_product() -> None:
+    """Their shape is the thread's, and torch asks whoever calls its kernel to release them, whether or not it shows."""
+    if not products._by_tiles(torch.bfloat16):
+        pytest.skip("there is no AMX here")
+    weight = Weight(torch.randn(64, 64).bfloat16(), None, 1)
+    assert weight.numbers[torch_calls.RELEASE] == torch_calls.address_of(products._RELEASE) != 0
 
 
 @pytest.mark.parametrize("way", WAYS)
