@@ -11,7 +11,7 @@ from app.store.blobs import write_blob
 from app.store.database import Database, open_database
 from app.store.schema import blobs, corpora
 from tests.faults.evidence import history_faults, integrity_faults, orphans
-from tests.faults.killing import BEGIN, END, SIZES, write_figures
+from tests.faults.killing import BEGIN, END, PAGE, SIZES, write_figures
 from tests.faults.lives import places
 from tests.faults.siege import SERVICE_PLACES, WORKER_PLACES, besiege, plan
 from tests.faults.signals import freeze
@@ -101,6 +101,12 @@ def test_a_row_that_names_what_is_not_there_is_noticed(database: Database) -> No
         connection.rollback()
     assert len(found) == 1
     database.close()
+
+
+def test_the_page_of_promises_has_a_place_for_the_figures() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    assert text.count(BEGIN) == text.count(END) == 1
+    assert text.index(BEGIN) < text.index(END)
 
 
 def test_figures_take_the_place_of_those_of_before_and_of_nothing_else(tmp_path: Path) -> None:
