@@ -6,6 +6,7 @@ else is. Invariant: however often it dies, what it leaves behind is what an undi
 """
 
 import contextlib
+import logging
 from collections.abc import Callable, Collection
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -58,6 +59,7 @@ def live(tell: Tell, url: str, fault: str, acknowledged: Collection[str]) -> Non
 
     The body of a mortal process: `fault` may end it anywhere.
     """
+    logging.disable(logging.CRITICAL)  # that somebody takes over and somebody dies is as it should be
     arm({"FAULT": fault})
     passings = None if fault else count_passings()
     clock = Clock()
