@@ -133,7 +133,7 @@ class People:
         """The text of all jobs is there, and what an undisturbed training of each kind gives is known."""
         self._call("POST", "/corpora", files={"file": ("bottles.txt", TEXT.encode())}, data={"name": "bottles"})
         for kind in KINDS:
-            asked = self._ask(kind)
+            asked = self.ask(kind)
             job = self._wait_for_end(asked.job_id)
             self.expected[kind] = Expected(self._losses(asked.job_id), self._weights(job))
             asked.verified = True
@@ -165,16 +165,17 @@ class People:
         return self._clients[0].call(method, path, *also, **how)
 
     def _one_round_of_jobs(self) -> None:
-        self._upload_text(large=self._draw.random() < 0.1)
+        self.upload_text(large=self._draw.random() < 0.1)
         if sum(not one.verified and not one.to_be_cancelled for one in self.ledger.jobs) < WAITING:
-            self._ask(self._draw.choice(list(KINDS)), again=self._draw.random() < 0.5)
-        unwanted = self._ask(self._draw.choice(list(KINDS)), again=self._draw.random() < 0.2)
+            self.ask(self._draw.choice(list(KINDS)), again=self._draw.random() < 0.5)
+        unwanted = self.ask(self._draw.choice(list(KINDS)), again=self._draw.random() < 0.2)
         unwanted.to_be_cancelled = True
         self._call("POST", f"/jobs/{unwanted.job_id}/cancel", 409)
         self.look_at_jobs()
         self._tidy()
 
-    def _upload_text(self, large: bool) -> None:
+    def upload_text(self, large: bool) -> None:
+        """A text of its own is uploaded. Raises Lost if it is taken for another one."""
         text = f"text {next(self._number)} {self._draw.random()} ".encode() * 20
         if large:
             text *= LARGE_BYTES // len(text)
@@ -185,7 +186,7 @@ class People:
             raise Lost(f"{name}: {answer} for a text of SHA-256 {digest}")
         self.ledger.corpora[answer["id"]] = digest
 
-    def _ask(self, kind: str, again: bool = False) -> Asked:
+    def ask(self, kind: str, again: bool = False) -> Asked:
         """A job, by a key of its own; asked for once more if `again`, which must find the same."""
         key = f"key-{next(self._number)}"
         answer = self._request(key, kind)
@@ -216,14 +217,15 @@ class People:
             if job["status"] not in ("succeeded", "failed", "cancelled"):
                 unfinished += 1
             elif job["status"] == "succeeded":
-                self._compare(asked, job)
+                self.compare(asked, job)
             elif job["status"] == "failed" or not asked.to_be_cancelled:
                 raise Lost(f"{asked.job_id} is {job['status']}: {job['error']}")
             else:
                 asked.verified = True
         return unfinished
 
-    def _compare(self, asked: Asked, job: dict[str, Any]) -> None:
+    def compare(self, asked: Asked, job: dict[str, Any]) -> None:
+        """A job that has succeeded has the curve and the last weights of an undisturbed one. Raises Lost."""
         expected = self.expected[asked.kind]
         if self._losses(asked.job_id) != expected.losses:
             raise Lost(f"{asked.job_id} ({asked.kind}) has another curve: {self._losses(asked.job_id)}")

@@ -1,5 +1,7 @@
 """The siege and its witnesses: a short one of real programs, and that each witness can find what it looks for."""
 
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,10 @@ from app.store.schema import blobs, corpora
 from tests.faults.evidence import history_faults, integrity_faults, orphans
 from tests.faults.killing import BEGIN, END, PAGE, SIZES, write_figures
 from tests.faults.lives import places
+from tests.faults.people import TEXT, Expected, Lost, People
 from tests.faults.siege import SERVICE_PLACES, WORKER_PLACES, besiege, plan
 from tests.faults.signals import freeze
+from tests.system.harness import Installation
 
 Told = tuple[str, dict[str, Any]]
 QUEUED: Told = ("status", {"status": "queued", "attempt": 0})
@@ -40,6 +44,47 @@ def test_people_lose_nothing_while_service_worker_and_training_are_killed(tmp_pa
 @pytest.mark.system
 def test_a_worker_frozen_past_its_lease_and_thawed_writes_nothing(tmp_path: Path) -> None:
     assert freeze(tmp_path, SIZES["short"].freezes) == 1
+
+
+@pytest.fixture
+def people(tmp_path: Path) -> Iterator[People]:
+    """Who have a text and a job at a service without a worker."""
+    installation = Installation(tmp_path)
+    installation.start_api()
+    installation.upload(TEXT)
+    made = People(installation.url, 1)
+    made.upload_text(large=False)
+    made.ask("gru")
+    yield made
+    made.close()
+    installation.close()
+
+
+@pytest.mark.system
+def test_people_notice_what_is_missing_back_again_or_there_twice(people: People) -> None:
+    people.reckon()
+    ledger = people.ledger
+    [asked], [corpus_id] = ledger.jobs, list(ledger.corpora)
+    ledger.deleted.add(corpus_id)
+    with pytest.raises(Lost, match=f"there again: .'{corpus_id}'"):
+        people.reckon()
+    ledger.deleted.clear()
+    ledger.models.append("model_gone")
+    with pytest.raises(Lost, match=r"missing: .'model_gone'"):
+        people.reckon()
+    ledger.models.clear()
+    ledger.corpora[corpus_id] = "another text"
+    with pytest.raises(Lost, match="is not what was uploaded"):
+        people.reckon()
+    ledger.corpora.clear()
+    ledger.jobs = []
+    with pytest.raises(Lost, match=f"nobody has asked for, or twice: .'{asked.job_id}'"):
+        people.reckon()
+    with pytest.raises(Lost, match="came of job_other"):
+        people.ask_again(replace(asked, job_id="job_other"))
+    people.expected["gru"] = Expected([(1, 2.0, None)], b"")
+    with pytest.raises(Lost, match="another curve"):
+        people.compare(asked, {"model_id": None})
 
 
 def test_every_place_is_died_at_by_a_life_or_a_program() -> None:
