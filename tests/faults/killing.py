@@ -20,12 +20,13 @@ from typing import NoReturn
 from benchmarks.figures import Report
 from tests.faults.claiming import race
 from tests.faults.lives import die_at, draw_passing, places, quick_folder, undisturbed
-from tests.faults.siege import Outcome, besiege, plan
+from tests.faults.siege import SERVICE_PLACES, WORKER_PLACES, Outcome, besiege, plan
 from tests.faults.signals import GRACE_SECONDS, ask_to_stop, freeze, take_over
 
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
 BEGIN, END = "<!-- killing -->\n", "<!-- end of killing -->\n"
 TAKEOVER_SECONDS = 15.0
+PLACES = len(SERVICE_PLACES) + len(WORKER_PLACES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,7 @@ def siege_rows(outcome: Outcome) -> list[Row]:
     """What a siege came to, as a table has it."""
     ledger, deaths = outcome.ledger, outcome.deaths
     times = outcome.at_places.values()
-    named = f"{len(outcome.at_places)} places of programs, {min(times)} to {max(times)} times" if times else "none"
+    named = f"{len(outcome.at_places)} of {PLACES} places, {min(times)} to {max(times)} times each" if times else "none"
     by_victim = ", ".join(
         f"{deaths[victim]} {victim}" for victim in ("service", "worker", "training") if deaths[victim]
     )
@@ -105,7 +106,7 @@ def siege_rows(outcome: Outcome) -> list[Row]:
     return [
         ("kill -9 at a random moment", f"{outcome.at_random} of {deaths.total()} deaths ({by_victim}){left_out}", ""),
         ("kill -9 at a named place of a real program", f"{sum(times)} ({named})", "each died there"),
-        ("trainings that were killed, compared", str(ledger.verified), "curve and weights equal to the bit"),
+        ("trainings under siege, compared", str(ledger.verified), "curve and weights equal to the bit"),
         ("acknowledged writes", str(ledger.acknowledged), "0 lost, 0 undone"),
         ("requests for a job sent again", str(ledger.repeated), "each found the first job"),
         ("calls that found nobody or lost their answer", str(ledger.unanswered), "asked again"),
@@ -160,8 +161,8 @@ def write_figures(page: Path, rows: Sequence[Row], command: str) -> None:
     if not (found_begin and found_end):
         raise ValueError(f"{page} has no place for the figures of killing")
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    cores = len(os.sched_getaffinity(0))
-    head = f"Run on {today} by `{command}` on {cores} cores; nothing was lost, and no line was missed.\n\n"
+    cores, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
+    head = f"Run on {today} by `{command}` on {cores} cores, load {load:.1f} in the end. Every bar was met.\n\n"
     table = Report("", ("what", "how often", "bar, met"), tuple(rows)).markdown().partition("\n\n")[2]
     page.write_text(before + BEGIN + head + table + END + after, encoding="utf-8")
 
