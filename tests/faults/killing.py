@@ -41,11 +41,12 @@ class Size:
     stops: int
     freezes: int
     takeovers: int
+    waiting: int = 4
     claimed: int = 500
 
 
 SIZES = {
-    "short": Size(0, (8,), 0, 6, 30, 0, 1, 0),
+    "short": Size(0, (8,), 0, 5, 20, 0, 1, 0, waiting=2),
     "middle": Size(1, (2, 8), 1, 30, 120, 3, 1, 1),
     "full": Size(20, (2, 3, 4, 6, 8), 20, 1000, float("inf"), 100, 20, 20),
 }
@@ -90,7 +91,9 @@ def measure_siege(order: Order) -> list[Row]:
         if not cycles:
             raise AssertionError(f"no cycle {order.cycle} in this size: they are service:N and worker:N")
     with tempfile.TemporaryDirectory() as made:
-        outcome = besiege(Path(made), order.seed, cycles, seconds=order.size.siege_seconds, say=say)
+        outcome = besiege(
+            Path(made), order.seed, cycles, waiting=order.size.waiting, seconds=order.size.siege_seconds, say=say
+        )
     return siege_rows(outcome)
 
 

@@ -33,8 +33,6 @@ KINDS: dict[str, dict[str, Any]] = {
     },
 }
 """Two tiny networks: dropout, carried state, averaged weights, state resets (a default), two layers."""
-WAITING = 4
-"""Jobs to train that are unfinished at a time."""
 KEPT = 5
 """Of each kind of thing; older ones are deleted."""
 PATIENCE_SECONDS = 300.0
@@ -114,10 +112,14 @@ class Expected:
 
 
 class People:
-    """`begin` starts them, `end` lets them finish what is under way; then `reckon` compares."""
+    """`begin` starts them, `end` lets them finish what is under way; then `reckon` compares.
 
-    def __init__(self, url: str, seed: int) -> None:
+    So many jobs as `waiting` says are to be trained at a time.
+    """
+
+    def __init__(self, url: str, seed: int, waiting: int) -> None:
         self.ledger = Ledger()
+        self._waiting = waiting
         self.expected: dict[str, Expected] = {}
         self._draw = random.Random(f"people {seed}")
         self._number = itertools.count()
@@ -166,7 +168,7 @@ class People:
 
     def _one_round_of_jobs(self) -> None:
         self.upload_text(large=self._draw.random() < 0.1)
-        if sum(not one.verified and not one.to_be_cancelled for one in self.ledger.jobs) < WAITING:
+        if sum(not one.verified and not one.to_be_cancelled for one in self.ledger.jobs) < self._waiting:
             self.ask(self._draw.choice(list(KINDS)), again=self._draw.random() < 0.5)
         unwanted = self.ask(self._draw.choice(list(KINDS)), again=self._draw.random() < 0.2)
         unwanted.to_be_cancelled = True

@@ -167,14 +167,17 @@ def besiege(
     seed: int,
     cycles: Sequence[Cycle],
     *,
+    waiting: int = 4,
     seconds: float = float("inf"),
     say: Callable[[str], None] = print,
 ) -> Outcome:
     """Run the cycles, let every job end, and look at what is left. No cycle begins after so many seconds.
 
+    People have as many jobs `waiting` to be trained at any time.
+
     Raises SiegeFailed.
     """
-    siege = _Siege(folder, seed, seconds, say)
+    siege = _Siege(folder, seed, waiting, seconds, say)
     try:
         siege.prepare()
         siege.run(cycles)
@@ -187,9 +190,9 @@ def besiege(
 
 
 class _Siege:
-    def __init__(self, folder: Path, seed: int, seconds: float, say: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path, seed: int, waiting: int, seconds: float, say: Callable[[str], None]) -> None:
         self.programs = Programs(folder)
-        self.people = People(self.programs.installation.url, seed)
+        self.people = People(self.programs.installation.url, seed, waiting)
         self.outcome = Outcome(ledger=self.people.ledger)
         self._say = say
         self._seconds = seconds

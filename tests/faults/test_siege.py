@@ -36,7 +36,7 @@ def step(number: int) -> Told:
 def test_people_lose_nothing_while_service_worker_and_training_are_killed(tmp_path: Path) -> None:
     size = SIZES["short"]
     cycles = plan(1, rounds=size.rounds, random_kills=size.random_kills)
-    outcome = besiege(tmp_path, 1, cycles, seconds=size.siege_seconds)
+    outcome = besiege(tmp_path, 1, cycles, waiting=size.waiting, seconds=size.siege_seconds)
     assert outcome.deaths.total() >= 2
     assert outcome.ledger.verified >= 1
 
@@ -52,7 +52,7 @@ def people(tmp_path: Path) -> Iterator[People]:
     installation = Installation(tmp_path)
     installation.start_api()
     installation.upload(TEXT)
-    made = People(installation.url, 1)
+    made = People(installation.url, 1, waiting=1)
     made.upload_text(large=False)
     made.ask("gru")
     yield made
