@@ -7,6 +7,7 @@ that ends it early counts as a crash, which the worker tries again.
 import codecs
 import math
 import os
+import sys
 import threading
 import time
 import traceback
@@ -148,6 +149,8 @@ def main() -> None:
     threading.Thread(target=_listen, args=(connection, pause_requested), daemon=True).start()
     try:
         run(task, connection, pause_requested)
+    except (BrokenPipeError, ConnectionResetError):
+        sys.exit(1)  # the worker is gone, and says so itself or has been killed: nobody is left to tell
     except Exception as error:
         refusal = _refusal(error)
         if refusal is None:
