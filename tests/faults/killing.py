@@ -195,9 +195,9 @@ def main() -> None:
         began = time.monotonic()
         try:
             found = MEASURES[part](order)
-        except AssertionError as fault:
+        except Exception as fault:  # noqa: BLE001 - told, and the next part is run
             again = f"python -m tests.faults.killing --size {given.size} --seed {given.seed} --only {part}"
-            say(f"{fault}\n\nFAILED: {part}, seed {given.seed}. Again: {again}")
+            say(f"{type(fault).__name__}: {fault}\n\nFAILED: {part}, seed {given.seed}. Again: {again}")
             failed.append(part)
             continue
         rows += found
