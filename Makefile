@@ -17,7 +17,7 @@ export CORPUS NANOGPT
 TORCH := $(shell sed -n 's/^ *"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 INSTALLED := $(VENV)/installed
 
-.PHONY: install demo serve test test-compose fuzz check format bench clean
+.PHONY: install demo serve test test-compose test-faults fuzz check format bench clean
 
 install: $(INSTALLED)
 
@@ -41,6 +41,12 @@ test: install
 # An engine that runs, or a script that starts one: CHARSMITH_TEST_ENGINE=path/to/engine.sh
 test-compose: install
 	$(BIN)/python -m pytest -m compose -s tests/compose
+
+# Ten thousand power losses, then kills everything, again and again, for hours: FAULTS='--seed 2' draws others, FAULTS=--write-docs writes the figures down.
+FAULTS ?=
+test-faults: install
+	$(BIN)/python -m tests.faults.power_loss
+	$(BIN)/python -m tests.faults.killing --size full $(FAULTS)
 
 # 2,300 requests that Schemathesis makes up: FUZZ_SEED=2 makes up others.
 FUZZ_SEED ?= 1

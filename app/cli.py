@@ -4,6 +4,7 @@ Knows no torch: what it does to a running service, anyone can do over HTTP. Only
 (app.backup_commands) open it.
 """
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,8 +14,9 @@ from rich.console import Console
 
 from app.backup_commands import backup, restore, verify
 from app.client import Client, ClientError, service_url
+from app.fault_points import FaultError, arm
 from app.key_commands import keys
-from app.processes import become_module, end_with_parent, parent_socket, started_by_parent
+from app.processes import become_module, end_well_when_asked, end_with_parent, parent_socket, started_by_parent
 from app.progress_view import view_for
 from app.settings import SettingsError
 from app.supervisor import serve as supervise
@@ -55,12 +57,15 @@ def serve(data_dir: DataDir = None, host: Host = None, port: Port = None, device
 @cli.command()
 def api(data_dir: DataDir = None, host: Host = None, port: Port = None) -> None:
     """Run the service alone; workers are started elsewhere."""
+    end_well_when_asked()
     from app.server import run  # FastAPI takes a second to import: the client commands do without
     from app.store.errors import StoreError
 
+    settings = prepared(settings_with(data_dir=data_dir, host=host, port=port))
     try:
-        run(prepared(settings_with(data_dir=data_dir, host=host, port=port)))
-    except (SettingsError, StoreError) as error:
+        arm(os.environ)
+        run(settings)
+    except (FaultError, SettingsError, StoreError) as error:
         fail(error)
 
 

@@ -106,6 +106,15 @@ def start_module(
     return Child(process, ours)
 
 
+def end_well_when_asked() -> None:
+    """SIGTERM ends this process with status 0, as long as nobody else listens: there is nothing to finish.
+
+    That is so while it starts, and again when uvicorn has ended everything: it then raises the signal once more, which
+    would let a service that stopped in order look as if it had been killed.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+
+
 def become_module(module: str) -> NoReturn:
     """This process goes on as `python -m module`, from the code that we run from; it keeps its id and its terminal."""
     os.execve(sys.executable, [sys.executable, "-P", "-m", module], _environment(os.environ))  # noqa: S606

@@ -1,10 +1,12 @@
 """`python -m worker`: one worker on one device, until SIGTERM or Ctrl-C."""
 
 import logging
+import os
 import subprocess
 import sys
 
-from app.processes import StopRequest, end_with_parent, started_by_parent
+from app.fault_points import FaultError, arm
+from app.processes import StopRequest, end_well_when_asked, end_with_parent, started_by_parent
 from app.settings import Settings, SettingsError, load_settings
 from app.store.database import open_database
 from app.store.errors import StoreError
@@ -41,14 +43,16 @@ def work(settings: Settings) -> None:
 
 
 def main() -> None:
+    end_well_when_asked()
     if started_by_parent():
         end_with_parent()
     try:
         settings = load_settings()
         logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        arm(os.environ)
         settings.temporary_dir.mkdir(parents=True, exist_ok=True)
         work(settings)
-    except (SettingsError, StoreError, OSError) as error:
+    except (FaultError, SettingsError, StoreError, OSError) as error:
         sys.exit(f"charsmith worker: {error}")
 
 

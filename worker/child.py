@@ -6,6 +6,8 @@ that ends it early counts as a crash, which the worker tries again.
 
 import codecs
 import math
+import os
+import sys
 import threading
 import time
 import traceback
@@ -15,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from app.fault_points import arm, fault_point
 from app.processes import end_with_parent, parent_socket
 from models.checkpoint_header import read_info
 from models.config import ModelConfig, TrainingConfig
@@ -108,6 +111,8 @@ def _thinned(connection: Connection) -> Callable[[Event], None]:
             if time.monotonic() - last_tick < TICK_SECONDS:
                 return
             last_tick = time.monotonic()
+        else:
+            fault_point("training.event")
         connection.send(event)
 
     return send
@@ -137,12 +142,15 @@ def _refusal(error: Exception) -> TrainingRefusal | None:
 
 def main() -> None:
     end_with_parent()
+    arm(os.environ)
     connection = Connection(parent_socket().detach())
     task = connection.recv()
     pause_requested = threading.Event()
     threading.Thread(target=_listen, args=(connection, pause_requested), daemon=True).start()
     try:
         run(task, connection, pause_requested)
+    except (BrokenPipeError, ConnectionResetError):
+        sys.exit(1)  # the worker is gone, and says so itself or has been killed: nobody is left to tell
     except Exception as error:
         refusal = _refusal(error)
         if refusal is None:

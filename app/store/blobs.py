@@ -13,6 +13,7 @@ from datetime import timedelta
 
 from sqlalchemy import ColumnElement, Connection, Row, delete, insert, select, update
 
+from app.fault_points import fault_point
 from app.store.database import Database, let_others_write
 from app.store.errors import Corrupted, NotFound, StoreError
 from app.store.names import new_id
@@ -45,15 +46,18 @@ def write_blob(database: Database, pieces: Iterable[bytes]) -> Blob:
     with database.write() as connection:
         connection.execute(insert(blobs).values(id=blob_id, stage="writing", bytes=0, touched_at=database.now()))
     try:
+        fault_point("blob.opened")
         for index, chunk in enumerate(_in_chunks(pieces)):
             digest.update(chunk)
             size += len(chunk)
             with database.write() as connection:
                 _change(connection, blob_id, "writing", bytes=size, touched_at=database.now())
                 connection.execute(insert(blob_chunks).values(blob_id=blob_id, chunk_index=index, data=chunk))
+            fault_point("blob.chunk")
         sha256 = digest.hexdigest()
         with database.write() as connection:
             _change(connection, blob_id, "writing", stage="written", sha256=sha256, touched_at=database.now())
+        fault_point("blob.written")
     except BaseException:
         discard_blob(database, blob_id)
         raise
@@ -144,10 +148,13 @@ def remove_blob(database: Database, blob_id: str) -> None:
     with database.write() as connection:
         dropped = connection.execute(unnamed).rowcount > 0
     if dropped:
+        fault_point("blob.dropped")
         while _delete_chunks(database, blob_id):
+            fault_point("blob.chunks_removed")
             let_others_write()
         with database.write() as connection:
             connection.execute(delete(blobs).where(blobs.c.id == blob_id))
+        fault_point("blob.removed")
 
 
 def discard_blob(database: Database, blob_id: str) -> None:
@@ -183,5 +190,6 @@ def _remove(database: Database, condition: ColumnElement[bool], older_than: time
         old = select(blobs.c.id).where(condition, blobs.c.touched_at < database.now() - older_than)
         blob_ids = connection.execute(old).scalars().all()
     for blob_id in blob_ids:
+        fault_point("blob.swept")
         remove_blob(database, blob_id)
     return len(blob_ids)

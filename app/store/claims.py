@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import select
 
+from app.fault_points import fault_point
 from app.store.blobs import drop, read_blob, remove_blob, remove_dropped
 from app.store.database import Database
 from app.store.errors import Corrupted, NotFound
@@ -65,13 +66,18 @@ def claim_next(database: Database, worker_id: str) -> Claim | None:
         job = read_job(connection, job_id)
         take_turn(connection, job.key_id)
         resume_blob = connection.execute(select(jobs.c.resume_blob_id).where(jobs.c.id == job_id)).scalar_one()
-        return Claim(job, job.attempt, resume_blob)
+        claim = Claim(job, job.attempt, resume_blob)
+        fault_point("claim.taking")
+    fault_point("claim.taken")
+    return claim
 
 
 def renew(database: Database, claim: Claim) -> Wanted:
     """What a person wants of the job; the lease is extended. Raises LeaseLost."""
     with database.write() as connection:
         row = held(connection, claim)
+        fault_point("lease.renewing")
+    fault_point("lease.renewed")
     return Wanted(cancel=row.cancel_requested, pause=row.pause_requested)
 
 
@@ -84,6 +90,8 @@ def finish(database: Database, claim: Claim, status: JobStatus, error: dict[str,
         raise ValueError(f"a job cannot finish as {status} with error {error!r}")
     with database.write() as connection:
         leave(database, connection, claim, status, error=error)
+        fault_point("finish.ending")
+    fault_point("finish.ended")
     remove_dropped(database)
     database.give_back_space()
 
@@ -95,7 +103,10 @@ def release(database: Database, claim: Claim, *, crashed: bool = False, pause: b
     wanted; else queued, to go on from its resume point. The claim's attempt stays counted: it fences.
     """
     with database.write() as connection:
-        return release_in(database, connection, claim, crashed=crashed, pause=pause)
+        status = release_in(database, connection, claim, crashed=crashed, pause=pause)
+        fault_point("lease.releasing")
+    fault_point("lease.released")
+    return status
 
 
 def drop_after(database: Database, claim: Claim, step: int) -> None:
@@ -106,6 +117,7 @@ def drop_after(database: Database, claim: Claim, step: int) -> None:
     with database.write() as connection:
         held(connection, claim)
         drop_metrics_after(connection, claim.job.id, step)
+    fault_point("attempt.rewound")
 
 
 def read_resume_point(database: Database, claim: Claim) -> bytes | None:
@@ -115,12 +127,13 @@ def read_resume_point(database: Database, claim: Claim) -> bytes | None:
     """
     with database.write() as connection:
         blob_id = held(connection, claim).resume_blob_id
-    if blob_id is None:
-        return None
     try:
-        return b"".join(read_blob(database, blob_id))
+        resume_point = None if blob_id is None else b"".join(read_blob(database, blob_id))
     except (Corrupted, NotFound) as error:
         logger.error("%s starts anew, its resume point cannot be used: %s", claim.job.id, error)  # noqa: TRY400
+    else:
+        fault_point("resume_point.read")
+        return resume_point
     with database.write() as connection:
         held(connection, claim, resume_blob_id=None, resume_step=None)
         drop(database, connection, [blob_id])

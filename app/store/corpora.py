@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, delete, insert, select
 
+from app.fault_points import fault_point
 from app.store.blobs import Blob, discard_blob, drop, keep, read_blob, remove_blob, write_blob
 from app.store.database import Database, insert_unless_there
 from app.store.errors import Conflict, NotFound
@@ -60,6 +61,7 @@ def add_corpus(database: Database, pieces: Iterable[bytes], name: str) -> Added:
     except BaseException:
         discard_blob(database, blob.id)
         raise
+    fault_point("corpus.named")
     is_new = corpus.blob_id == blob.id
     if not is_new:
         remove_blob(database, blob.id)
@@ -84,6 +86,7 @@ def _name_blob(database: Database, blob: Blob, check: TextCheck, name: str) -> C
             keep(connection, blob)
             of_text = {"corpus_id": values["id"], "normalization": "none", "characters": check.different.in_order()}
             connection.execute(insert(vocabularies).values(of_text))
+        fault_point("corpus.naming")
         return record(Corpus, connection.execute(select(corpora).where(corpora.c.sha256 == blob.sha256)).one())
 
 
@@ -121,6 +124,8 @@ def delete_corpus(database: Database, key: str) -> None:
             raise Conflict(f"job {job.id} ({job.status}) needs the corpus: cancel it first")
         connection.execute(delete(corpora).where(corpora.c.id == corpus.id))
         drop(database, connection, [corpus.blob_id])
+        fault_point("corpus.deleting")
+    fault_point("corpus.deleted")
     remove_blob(database, corpus.blob_id)
     database.give_back_space()
 

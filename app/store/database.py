@@ -23,6 +23,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from app.fault_points import fault_point
 from app.store.errors import DatabaseBusy, DatabaseFailed, DatabaseUnusable, DiskFull, StoreError
 from app.store.migrate import known_revision, migrate
 from app.store.schema import REVISIONS
@@ -85,6 +86,7 @@ class Database:
         free = self._vacuum_step()
         while free and (left := self._vacuum_step()) < free:
             free = left
+            fault_point("space.given_back")
             let_others_write()
         # In WAL mode the file itself shrinks when the log is copied into it.
         with self._named_errors(), closing(self._engine.raw_connection()) as connection:

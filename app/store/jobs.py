@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, insert, select, update
 
+from app.fault_points import fault_point
 from app.store.blobs import drop, remove_blob
 from app.store.corpora import Corpus, find_corpus
 from app.store.database import Database
@@ -87,7 +88,10 @@ def enqueue_planned(
             key, request_sha256 = idempotency
             row = {"key": key, "request_sha256": request_sha256, "job_id": job_id, "created_at": database.now()}
             connection.execute(insert(idempotency_keys).values(row))
-        return read_job(connection, job_id), True
+        job = read_job(connection, job_id)
+        fault_point("job.queueing")
+    fault_point("job.queued")
+    return job, True
 
 
 def first_of_key(database: Database, idempotency: tuple[str, str] | None) -> Job | None:
@@ -213,6 +217,8 @@ def delete_job(database: Database, key: str) -> None:
         blob_id = connection.execute(gone).scalar_one()
         if blob_id is not None:
             drop(database, connection, [blob_id])
+        fault_point("job.deleting")
+    fault_point("job.deleted")
     if blob_id is not None:
         remove_blob(database, blob_id)
     database.give_back_space()

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from sqlalchemy import Connection, inspect, text
+from sqlalchemy import Connection, event, inspect, text
 
+from app.fault_points import fault_point
 from app.store.errors import DatabaseUnusable, SchemaTooNew
 from app.store.schema import REVISIONS
 
@@ -51,4 +52,5 @@ def _upgrade(connection: Connection) -> None:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
+    event.listen(connection, "before_cursor_execute", lambda *_: fault_point("migration.statement"))
     command.upgrade(config, "head")

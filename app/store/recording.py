@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, select
 
+from app.fault_points import fault_point
 from app.store.blobs import Blob, discard_blob, drop, keep, remove_blob, remove_dropped, write_blob
 from app.store.checkpoints import Checkpoint, insert_checkpoint, retain
 from app.store.database import Database
@@ -23,6 +24,8 @@ def record_started(database: Database, claim: Claim, started: dict[str, Any]) ->
     """What was planned stands in the job's progress. No event: the status event of the claim told it."""
     with database.write() as connection:
         _merge_progress(connection, claim, started)
+        fault_point("started.recording")
+    fault_point("started.recorded")
 
 
 def record_progress(database: Database, claim: Claim, progress: dict[str, Any]) -> None:
@@ -31,6 +34,8 @@ def record_progress(database: Database, claim: Claim, progress: dict[str, Any]) 
         _merge_progress(connection, claim, progress)
         write_metrics(connection, claim.job.id, progress["step"], progress)
         append_event(connection, database.now(), claim.job.id, "progress", progress)
+        fault_point("progress.recording")
+    fault_point("progress.recorded")
 
 
 def record_evaluation(database: Database, claim: Claim, step: int, val_loss: float, best: bool) -> None:
@@ -45,6 +50,8 @@ def record_evaluation(database: Database, claim: Claim, step: int, val_loss: flo
         _merge_progress(connection, claim, {"val_loss": finite(val_loss)})
         write_metrics(connection, claim.job.id, step, told)
         append_event(connection, database.now(), claim.job.id, "evaluation", told)
+        fault_point("evaluation.recording")
+    fault_point("evaluation.recorded")
 
 
 def record_sample(database: Database, claim: Claim, step: int, text: str) -> None:
@@ -52,6 +59,7 @@ def record_sample(database: Database, claim: Claim, step: int, text: str) -> Non
     with database.write() as connection:
         held(connection, claim)
         append_event(connection, database.now(), claim.job.id, "sample", {"step": step, "text": text})
+    fault_point("sample.recorded")
 
 
 def record_setback(database: Database, claim: Claim, setback: dict[str, Any]) -> None:
@@ -100,9 +108,12 @@ def record_saved(
             if file_blob is not None:
                 facts = {"step": step, "train_loss": train_loss, "val_loss": val_loss}
                 stored = _add_checkpoint(database, connection, claim, file_blob, info, facts)
+            fault_point("checkpoint.naming")
         unless_named.pop_all()
+    fault_point("checkpoint.named")
     if replaced is not None:
         remove_blob(database, replaced)
+        fault_point("checkpoint.replaced")
     if file_blob is not None and stored is None:
         remove_blob(database, file_blob.id)
     remove_dropped(database)

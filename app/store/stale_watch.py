@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from sqlalchemy import select
 
+from app.fault_points import fault_point
 from app.store.database import Database
 from app.store.errors import LeaseLost
 from app.store.job_rows import read_job
@@ -65,5 +66,7 @@ class StaleWatch:
                 status = release_in(self._database, connection, Claim(job, job.attempt, None), crashed=True)
             except LeaseLost:
                 return False
+            fault_point("lease.taking_over")
+        fault_point("lease.taken_over")
         logger.warning("%s showed no life for %g s on %s: now %s", job_id, self._lease_seconds, job.worker, status)
         return True

@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlalchemy import Column, ColumnElement, Connection, Select, delete, insert, select
 
+from app.fault_points import fault_point
 from app.store.blobs import Blob, drop, read_blob, remove_blob
 from app.store.checkpoints import (
     BEST_FIRST,
@@ -175,6 +176,8 @@ def delete_model(database: Database, key: str) -> None:
         blob_ids = connection.execute(of_model).scalars().all()
         connection.execute(delete(models).where(models.c.id == model.id))
         drop(database, connection, blob_ids)
+        fault_point("model.deleting")
+    fault_point("model.deleted")
     for blob_id in blob_ids:
         remove_blob(database, blob_id)
     database.give_back_space()
@@ -206,7 +209,10 @@ def add_model(database: Database, blob: Blob, name: str, info: Mapping[str, Any]
             train_loss=info.get("train_loss"),
             val_loss=info.get("val_loss"),
         )
-        return _find_model(connection, model_id)
+        model = _find_model(connection, model_id)
+        fault_point("model.naming")
+    fault_point("model.named")
+    return model
 
 
 def insert_model(connection: Connection, now: datetime, *, name: str, info: Mapping[str, Any], **origin: Any) -> str:

@@ -119,12 +119,13 @@ class Installation(Service):
             "CHARSMITH_LEASE_SECONDS": "3",
             "CHARSMITH_TORCH_THREADS": "1",
         }
+        self.command = [sys.executable, "-m", "app.cli"]
         self.programs: list[subprocess.Popen[bytes]] = []
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         """`charsmith <arguments>`, its output in a file of the folder."""
         log = (self.folder / f"{arguments[0]}-{len(self.programs)}.log").open("wb")
-        command = [sys.executable, "-m", "app.cli", *arguments]
+        command = [*self.command, *arguments]
         program = subprocess.Popen(command, env=self.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         log.close()
         self.programs.append(program)

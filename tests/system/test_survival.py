@@ -136,6 +136,27 @@ def _command(pid: int) -> bytes:
         return b""
 
 
+@pytest.mark.parametrize("program", ["api", "worker"])
+def test_a_program_that_is_asked_to_stop_while_it_starts_or_afterwards_ends_with_status_0(
+    program: str, installation: Installation
+) -> None:
+    starting = installation.start(program)
+    wait_for("its own code to run", lambda: _handles_sigterm(starting.pid))
+    starting.send_signal(signal.SIGTERM)
+    assert starting.wait(60) == 0, installation.logs()
+    started = installation.start_api() if program == "api" else installation.start(program)
+    if program == "worker":
+        wait_for("it to be ready", lambda: "ready" in installation.logs() or None)
+    started.send_signal(signal.SIGTERM)
+    assert started.wait(60) == 0, installation.logs()
+
+
+def _handles_sigterm(pid: int) -> bool | None:
+    with open(f"/proc/{pid}/status") as file:
+        caught = next(line for line in file if line.startswith("SigCgt:"))
+    return bool(int(caught.split()[1], 16) & 1 << (signal.SIGTERM - 1)) or None
+
+
 def test_serve_ends_at_once_when_its_port_is_taken(installation: Installation) -> None:
     installation.start_api()
     serve = installation.start("serve")

@@ -154,3 +154,18 @@ def test_what_trying_again_would_not_help_is_refused_by_its_name(error: Exceptio
     assert (refusal and refusal.code) == code
     if refusal is not None:
         assert type(error).__name__ in refusal.traceback
+
+
+def test_a_training_process_whose_worker_is_gone_ends_without_a_traceback(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    task = task_of(tmp_path, TEXT)
+    process = TrainingChild(replace(task, training={**task.training, "steps": 10**7}))
+    try:
+        next(process.events())
+        process._connection.close()
+        assert process._process.wait(60) == 1
+    finally:
+        process._process.kill()
+        process._process.wait()
+    assert capfd.readouterr().err == ""
