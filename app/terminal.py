@@ -40,7 +40,12 @@ def settings_with(**flags: Any) -> Settings:
 
 
 def prepared(settings: Settings) -> Settings:
-    """The same settings, their data folder made. Fails in one line where it cannot be."""
+    """The same settings, their data folder made. Fails in one line where it cannot be.
+
+    From here on this process and its children make files that nobody else may read: texts, and the key that states are
+    signed with, lie in the database.
+    """
+    os.umask(0o077)
     try:
         settings.temporary_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
