@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from app import logs
 from app.client import Client, ClientError, service_url
 from app.processes import become_module, end_with_parent, parent_socket, started_by_parent
 from app.progress_view import view_for
@@ -74,7 +75,8 @@ def _prepared(settings: Settings) -> Settings:
 @cli.command()
 def serve(data_dir: DataDir = None, host: Host = None, port: Port = None, device: Device = None) -> None:
     """Run the service and one worker on this machine."""
-    _prepared(_settings(data_dir=data_dir, host=host, port=port, device=device))
+    settings = _prepared(_settings(data_dir=data_dir, host=host, port=port, device=device))
+    logs.set_up("serve", settings.log_level, settings.log_format)
     raise typer.Exit(supervise())
 
 

@@ -21,6 +21,7 @@ from starlette.types import ASGIApp
 from app import docs_page, errors, framework_errors
 from app.answer_headers import GuardAnswers
 from app.body_limit import EndRefusedUploads
+from app.coded_bodies import RefuseCodedBodies
 from app.crowd import RefuseCrowds
 from app.generation.streams import Generation
 from app.head_requests import AnswerHead
@@ -30,6 +31,7 @@ from app.routes import corpora, generate, health, job_history, jobs, models, sco
 from app.schemas import MAX_CHARACTER_SET, MAX_STATE_CHARACTERS
 from app.settings import MIB, Settings
 from app.shutdown import EndWithService
+from app.slow_bodies import EndSlowBodies
 from app.store.database import Database, open_database
 from app.store.secret_keys import secret_key
 from app.watch import Watch
@@ -55,7 +57,7 @@ def create_app(
         swagger_ui_oauth2_redirect_url=None,
         redirect_slashes=False,  # a text would be sent twice, and the answer in between is no problem document
         generate_unique_id_function=operation_id,
-        responses=problems(400, 403, 413, 500),
+        responses=problems(400, 403, 408, 413, 415, 500),
         form_limits={"max_files": 1, "max_fields": 8, "max_part_size": 16 * 1024},
         lifespan=_lifespan,
     )
@@ -81,6 +83,7 @@ def _surround(app: FastAPI, settings: Settings) -> None:
 
     def build_surrounded() -> ASGIApp:
         stack: ASGIApp = RefuseCrowds(build(), lambda: app.state.generation and app.state.generation.full())
+        stack = RefuseCodedBodies(stack)
         if settings.cors_origins:
             stack = CORSMiddleware(
                 stack,
@@ -90,6 +93,7 @@ def _surround(app: FastAPI, settings: Settings) -> None:
                 expose_headers=["*"],
             )
         stack = RefuseOtherOrigins(stack, [settings.host, *settings.allowed_hosts], settings.cors_origins)
+        stack = EndSlowBodies(stack)
         stack = EndWithService(stack, lambda: bool(app.state.stopping.is_set()))
         return GuardAnswers(EndRefusedUploads(stack))
 
