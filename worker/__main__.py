@@ -4,6 +4,7 @@ import logging
 import subprocess
 import sys
 
+from app import logs
 from app.processes import StopRequest, end_with_parent, started_by_parent
 from app.settings import Settings, SettingsError, load_settings
 from app.store.database import open_database
@@ -45,7 +46,7 @@ def main() -> None:
         end_with_parent()
     try:
         settings = load_settings()
-        logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        logs.set_up("worker", settings.log_level, settings.log_format)
         settings.temporary_dir.mkdir(parents=True, exist_ok=True)
         work(settings)
     except (SettingsError, StoreError, OSError) as error:

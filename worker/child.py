@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from app import logs
 from app.processes import end_with_parent, parent_socket
 from models.checkpoint_header import read_info
 from models.config import ModelConfig, TrainingConfig
@@ -22,7 +23,7 @@ from models.vocabulary import EmptyText, Vocabulary, normalize_pieces
 from worker.batches import Corpus, CorpusTooShort, encode_corpus
 from worker.device import choose_device
 from worker.events import Event, Finished, Ticked
-from worker.launch import PauseRequest, TrainingRefusal, TrainingTask
+from worker.launch import DISK_FULL, NO_ROOM, PauseRequest, TrainingRefusal, TrainingTask
 from worker.trainer import Diverged, train
 
 READ_BYTES = 1 << 20
@@ -130,6 +131,8 @@ def _refusal(error: Exception) -> TrainingRefusal | None:
         return TrainingRefusal("corpus_too_short", str(error), trace)
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
         return TrainingRefusal("out_of_memory", "the network and its batch do not fit into memory", trace)
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
+        return TrainingRefusal(DISK_FULL, "the disk has no room for the encoded text", trace)
     if isinstance(error, ValueError):
         return TrainingRefusal("invalid", str(error), trace)
     return None
@@ -138,6 +141,7 @@ def _refusal(error: Exception) -> TrainingRefusal | None:
 def main() -> None:
     end_with_parent()
     connection = Connection(parent_socket().detach())
+    logs.set_up_as_told("training")
     task = connection.recv()
     pause_requested = threading.Event()
     threading.Thread(target=_listen, args=(connection, pause_requested), daemon=True).start()
