@@ -1,5 +1,5 @@
 # make demo    train on Shakespeare and let it write          make serve   the service and one worker
-# make test    all tests                                      make check   lint, types, import rules
+# make test    all tests                                      make check   lint, types, import rules, known weaknesses
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -17,7 +17,7 @@ export CORPUS NANOGPT
 TORCH := $(shell sed -n 's/^ *"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 INSTALLED := $(VENV)/installed
 
-.PHONY: install demo serve test test-compose fuzz check format bench clean
+.PHONY: install demo serve test test-compose test-faults fuzz check format bench clean
 
 install: $(INSTALLED)
 
@@ -42,16 +42,22 @@ test: install
 test-compose: install
 	$(BIN)/python -m pytest -m compose -s tests/compose
 
-# 2,300 requests that Schemathesis makes up: FUZZ_SEED=2 makes up others.
+# The tests of faults that have a longer form, in full: half an hour.
+test-faults: install
+	TEST_FORM=full $(BIN)/python -m pytest -s -m forms
+
+# 2,300 requests that Schemathesis makes up: FUZZ_SEED=2 makes up others, FUZZ_FULL=1 makes up 20,000.
 FUZZ_SEED ?= 1
+FUZZ_FULL ?=
 fuzz: install
-	$(BIN)/python -m tests.fuzz --seed $(FUZZ_SEED)
+	$(BIN)/python -m tests.fuzz --seed $(FUZZ_SEED) $(if $(filter-out 0,$(FUZZ_FULL)),--full)
 
 check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m tests.audit
 
 format: install
 	$(BIN)/ruff check --fix .

@@ -1,4 +1,4 @@
-"""`python -m tests.fuzz [--examples N] [--seed N]`: Schemathesis against a service of its own, its default checks.
+"""`python -m tests.fuzz [--full | --examples N] [--seed N]`: Schemathesis against a service of its own, all checks.
 
 The service has no worker, so that jobs only queue; it has a text, a model and a finished job to find. Ends with what
 Schemathesis ends with: 0 if every answer was as the OpenAPI document says, and none was 5xx.
@@ -16,8 +16,8 @@ import httpx
 from tests.bad_inputs.run import stage
 from tests.system.harness import Installation
 
-EXAMPLES = 60
-"""For each operation and phase: 2,300 requests in all."""
+EXAMPLES, FULL_EXAMPLES = 60, 800
+"""For each operation and phase: 2,300 requests in all, or more than 20,000."""
 
 
 SETTINGS = """
@@ -74,6 +74,7 @@ def fuzz(url: str, folder: Path, examples: int, seed: int) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--examples", type=int, default=EXAMPLES)
+    parser.add_argument("--full", dest="examples", action="store_const", const=FULL_EXAMPLES)
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
