@@ -10,7 +10,7 @@ from tests.system.harness import Installation
 
 MIB = 1024 * 1024
 UPLOAD_MIB = by_form(64, 64, 1024)
-GROWTH_MIB = 32
+GROWTH_MIB = 48
 
 
 @pytest.mark.system
