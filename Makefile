@@ -1,5 +1,5 @@
 # make demo    train on Shakespeare and let it write          make serve   the service and one worker
-# make test    all tests                                      make check   lint, types, import rules
+# make test    all tests                                      make check   lint, types, import rules, known weaknesses
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -42,22 +42,26 @@ test: install
 test-compose: install
 	$(BIN)/python -m pytest -m compose -s tests/compose
 
-# Ten thousand power losses, then kills everything, again and again, for hours: FAULTS='--seed 2' draws others, FAULTS=--write-docs writes the figures down.
+# Ten thousand power losses, the long forms of tests that have one, then kills everything, again and again, for hours:
+# FAULTS='--seed 2' draws others, FAULTS=--write-docs writes the figures down.
 FAULTS ?=
 test-faults: install
 	$(BIN)/python -m tests.faults.power_loss
+	TEST_FORM=full $(BIN)/python -m pytest -s -m forms
 	$(BIN)/python -m tests.faults.killing --size full $(FAULTS)
 
-# 2,300 requests that Schemathesis makes up: FUZZ_SEED=2 makes up others.
+# 2,300 requests that Schemathesis makes up: FUZZ_SEED=2 makes up others, FUZZ_FULL=1 makes up 20,000.
 FUZZ_SEED ?= 1
+FUZZ_FULL ?=
 fuzz: install
-	$(BIN)/python -m tests.fuzz --seed $(FUZZ_SEED)
+	$(BIN)/python -m tests.fuzz --seed $(FUZZ_SEED) $(if $(filter-out 0,$(FUZZ_FULL)),--full)
 
 check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m tests.audit
 
 format: install
 	$(BIN)/ruff check --fix .

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from app import logs
 from app.backup_commands import backup, restore, verify
 from app.client import Client, ClientError, service_url
 from app.fault_points import FaultError, arm
@@ -50,7 +51,8 @@ Device = Annotated[str | None, typer.Option(help="Where to train: auto, cpu, cud
 @cli.command()
 def serve(data_dir: DataDir = None, host: Host = None, port: Port = None, device: Device = None) -> None:
     """Run the service and one worker on this machine."""
-    prepared(settings_with(data_dir=data_dir, host=host, port=port, device=device))
+    settings = prepared(settings_with(data_dir=data_dir, host=host, port=port, device=device))
+    logs.set_up("serve", settings.log_level, settings.log_format)
     raise typer.Exit(supervise())
 
 

@@ -24,6 +24,7 @@ from app.access import OPEN
 from app.answer_headers import GuardAnswers
 from app.authentication import AskForKey
 from app.body_limit import EndRefusedUploads
+from app.coded_bodies import RefuseCodedBodies
 from app.crowd import RefuseCrowds
 from app.generation.streams import Generation, TooManyStreams
 from app.head_requests import AnswerHead
@@ -35,6 +36,7 @@ from app.routes.guarded import GuardedRoute
 from app.schemas import MAX_CHARACTER_SET, MAX_STATE_CHARACTERS
 from app.settings import MIB, Settings
 from app.shutdown import EndWithService
+from app.slow_bodies import EndSlowBodies
 from app.store.database import Database, open_database
 from app.store.secret_keys import secret_key
 from app.watch import Watch
@@ -60,7 +62,7 @@ def create_app(
         swagger_ui_oauth2_redirect_url=None,
         redirect_slashes=False,  # a text would be sent twice, and the answer in between is no problem document
         generate_unique_id_function=operation_id,
-        responses=problems(400, 403, 413, 500),
+        responses=problems(400, 403, 408, 413, 415, 500),
         form_limits={"max_files": 1, "max_fields": 8, "max_part_size": 16 * 1024},
         lifespan=_lifespan,
     )
@@ -86,6 +88,7 @@ def _surround(app: FastAPI, settings: Settings) -> None:
 
     def build_surrounded() -> ASGIApp:
         stack: ASGIApp = RefuseCrowds(build(), lambda scope: _full(app, scope))
+        stack = RefuseCodedBodies(stack)
         open_routes = [route for route in health.router.routes if isinstance(route, APIRoute) and route.name in OPEN]
         stack = AskForKey(stack, lambda: app.state.database, open_routes)
         if settings.cors_origins:
@@ -97,6 +100,7 @@ def _surround(app: FastAPI, settings: Settings) -> None:
                 expose_headers=["*"],
             )
         stack = RefuseOtherOrigins(stack, [settings.host, *settings.allowed_hosts], settings.cors_origins)
+        stack = EndSlowBodies(stack)
         stack = EndWithService(stack, lambda: bool(app.state.stopping.is_set()))
         return GuardAnswers(EndRefusedUploads(stack))
 

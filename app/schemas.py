@@ -5,9 +5,10 @@ Invariant: an unknown field is refused by name, so that a typing error never tra
 """
 
 import re
+from itertools import islice
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from app.presets import Preset
 from app.store.names import NAME_PATTERN
@@ -38,6 +39,8 @@ Digits = BeforeValidator(_only_digits)
 """For whole numbers of queries and headers: pydantic would take `1_0`, `5.0` and `+5` for such."""
 
 
+SHOWN_UNKNOWN = 100
+"""More than an answer names."""
 MAX_CHARACTER_SET = 100_000
 MAX_STATE_CHARACTERS = 8 * 1024 * 1024
 """In base64: the hidden state of the largest network that may be trained, 16 layers of 16,384, takes 2 MiB, two sets of
@@ -52,6 +55,16 @@ class Request(BaseModel):
     """A request body or a part of one: unknown fields, values of another type and NaN are refused."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True, strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_most_unknown(cls, sent: object) -> object:
+        """Of millions of unknown fields some are enough to refuse: each error takes a kilobyte."""
+        if not isinstance(sent, dict) or len(sent) <= len(cls.model_fields):
+            return sent
+        unknown = (name for name in sent if name not in cls.model_fields)
+        dropped = set(islice(unknown, SHOWN_UNKNOWN, None))
+        return {name: value for name, value in sent.items() if name not in dropped}
 
 
 class GenerateRequest(Request):

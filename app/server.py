@@ -12,7 +12,7 @@ from contextlib import closing
 import uvicorn
 from fastapi import FastAPI
 
-from app.log_filter import hide_keys
+from app import logs
 from app.main import begin_shutdown, create_app
 from app.protocol import HEAD_BYTES, Protocol
 from app.settings import Settings, SettingsError
@@ -44,6 +44,7 @@ def make_server(settings: Settings, app: FastAPI | None = None) -> Server:
         host=settings.host,
         port=settings.port,
         log_level=settings.log_level,
+        log_config=None,  # its lines go the way of ours
         http=Protocol,
         h11_max_incomplete_event_size=HEAD_BYTES,
         server_header=False,
@@ -52,15 +53,24 @@ def make_server(settings: Settings, app: FastAPI | None = None) -> Server:
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         ws="none",
     )
-    logging.getLogger("uvicorn.access").addFilter(hide_keys)
+    logging.getLogger("uvicorn.access").addFilter(without_query)
     return Server(config)
+
+
+def without_query(record: logging.LogRecord) -> bool:
+    """True, once what uvicorn tells of an answer is without the query: a prompt by GET is in it. Its parts are fields
+    as well. As a filter of its log."""
+    if isinstance(record.args, tuple) and len(record.args) == 5:
+        client, method, target, version, status = record.args
+        path = str(target).partition("?")[0]
+        record.args = (client, method, path, version, status)
+        record.fields = {"client": client, "method": method, "path": path, "status": status}
+    return True
 
 
 def run(settings: Settings) -> None:
     """Serve until SIGTERM or Ctrl-C."""
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for handler in logging.getLogger().handlers:
-        handler.addFilter(hide_keys)
+    logs.set_up("service", settings.log_level, settings.log_format)
     make_server(settings).run()
 
 

@@ -86,6 +86,9 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error", "critical"] = Field(
         "info", description="Least severe messages that are logged."
     )
+    log_format: Literal["auto", "text", "json"] = Field(
+        "auto", description="`json`: an object a line; `text`; `auto` is `text` on a terminal and `json` elsewhere."
+    )
 
     @field_validator("allowed_hosts", "cors_origins", mode="before")
     @classmethod

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from app.store import blobs, workers
-from app.store.database import Database
+from app.store.database import LOG_BYTES, Database
 from app.store.errors import StoreError
 from app.store.stale_watch import StaleWatch
 
@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 PERIOD_SECONDS = 1.0
 SWEEP_EVERY = 600
 """Periods between two sweeps of blobs that were never made visible."""
+LOG_EVERY = 10
+"""Periods between two looks at the write-ahead log."""
 BLOB_GRACE = timedelta(hours=1)
 """Longer than any upload or checkpoint takes between its last chunk and the row that names it."""
 
@@ -77,6 +79,8 @@ class Watch:
         """One period's work."""
         self._stale.release_stale()
         self._observe()
+        if self._periods % LOG_EVERY == 0 and (left := self._database.shorten_log()) > LOG_BYTES:
+            log.warning("the write-ahead log has %d MiB: a program keeps reading the database", left >> 20)
         if self._periods % SWEEP_EVERY == 0:
             blobs.sweep(self._database, BLOB_GRACE)
         self._periods += 1

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+from app import logs
 from app.fault_points import FaultError, arm
 from app.processes import StopRequest, end_well_when_asked, end_with_parent, started_by_parent
 from app.settings import Settings, SettingsError, load_settings
@@ -48,7 +49,7 @@ def main() -> None:
         end_with_parent()
     try:
         settings = load_settings()
-        logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        logs.set_up("worker", settings.log_level, settings.log_format)
         arm(os.environ)
         settings.temporary_dir.mkdir(parents=True, exist_ok=True)
         work(settings)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from app import logs
 from app.fault_points import arm, fault_point
 from app.processes import end_with_parent, parent_socket
 from models.checkpoint_header import read_info
@@ -25,7 +26,7 @@ from models.vocabulary import EmptyText, Vocabulary, normalize_pieces
 from worker.batches import Corpus, CorpusTooShort, encode_corpus
 from worker.device import choose_device
 from worker.events import Event, Finished, Ticked
-from worker.launch import PauseRequest, TrainingRefusal, TrainingTask
+from worker.launch import DISK_FULL, NO_ROOM, PauseRequest, TrainingRefusal, TrainingTask
 from worker.trainer import Diverged, train
 
 READ_BYTES = 1 << 20
@@ -135,6 +136,8 @@ def _refusal(error: Exception) -> TrainingRefusal | None:
         return TrainingRefusal("corpus_too_short", str(error), trace)
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
         return TrainingRefusal("out_of_memory", "the network and its batch do not fit into memory", trace)
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
+        return TrainingRefusal(DISK_FULL, "the disk has no room for the encoded text", trace)
     if isinstance(error, ValueError):
         return TrainingRefusal("invalid", str(error), trace)
     return None
@@ -144,6 +147,7 @@ def main() -> None:
     end_with_parent()
     arm(os.environ)
     connection = Connection(parent_socket().detach())
+    logs.set_up_as_told("training")
     task = connection.recv()
     pause_requested = threading.Event()
     threading.Thread(target=_listen, args=(connection, pause_requested), daemon=True).start()

@@ -24,6 +24,8 @@ LOOK_SECONDS = 0.2
 """How soon a stop is noticed between two beats."""
 PAUSE_SECONDS = 5.0
 """How long a child may take to store its resume point on a pause or shutdown; docker's own grace is ten."""
+START_SECONDS = 60.0
+"""Until its first sign of life a child imports torch, which on a busy machine with a cold disk takes its time."""
 SLOW_STEP_FACTOR = 20
 """A step is hung when it takes so many times the longest one seen (and longer than the stall limit)."""
 
@@ -68,6 +70,7 @@ class Heartbeat(threading.Thread):
         self._patient = False
         self._moved_at = monotonic()
         self._longest_gap = 0.0
+        self._has_moved = False
         self._kill_at: float | None = None
         self.ending: Ending | None = None
 
@@ -81,8 +84,9 @@ class Heartbeat(threading.Thread):
     def moved(self) -> None:
         """The child gave a sign of life."""
         now = self._monotonic()
-        self._longest_gap = max(self._longest_gap, now - self._moved_at)
-        self._moved_at = now
+        if self._has_moved:  # the first sign ends a start, which is no step
+            self._longest_gap = max(self._longest_gap, now - self._moved_at)
+        self._moved_at, self._has_moved = now, True
 
     @contextmanager
     def patience(self) -> Iterator[None]:
@@ -135,7 +139,8 @@ class Heartbeat(threading.Thread):
         self._kill_if_late()
 
     def _end_if_stalled(self) -> None:
-        limit = max(self._stall_seconds, SLOW_STEP_FACTOR * self._longest_gap)
+        least = self._stall_seconds if self._has_moved else max(self._stall_seconds, START_SECONDS)
+        limit = max(least, SLOW_STEP_FACTOR * self._longest_gap)
         if not self._patient and self._monotonic() - self._moved_at > limit:
             log.error("job %s: no sign of life for %.0f s", self._claim.job.id, limit)
             self._end_child(Ending.STALLED)

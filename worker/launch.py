@@ -6,6 +6,7 @@ that belong to each other; nothing from outside and nothing at rest is.
 """
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ from typing import Any
 from app.processes import start_module
 from worker.events import Event, Finished
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+DISK_FULL = "disk_full"
+"""The one code of a refusal that is no fault of the job: it is tried again."""
 TRAINING_NICENESS = 10
 """On a shared CPU the service's requests go first."""
 
@@ -55,7 +59,7 @@ class PauseRequest:
 
 @dataclass(frozen=True, slots=True)
 class TrainingRefusal:
-    """From the child, its last message: the job cannot go on, and trying again would not help."""
+    """From the child, its last message: the job cannot go on, and trying again would not help (`DISK_FULL` aside)."""
 
     code: str
     detail: str

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,11 @@ from app.settings import Settings
 from app.store import claims, workers
 from app.store.claims import Claim, StaleWatch
 from app.store.database import Database
-from app.store.errors import LeaseLost, StoreError
+from app.store.errors import DatabaseBusy, DiskFull, LeaseLost, StoreError
 from app.store.job_state import JobStatus
 from worker.events import Evaluated, Event, Finished, Progress, Sampled, Saved, Setback, Started, Ticked
 from worker.heartbeat import HEARTBEAT_SECONDS, Ending, Heartbeat
-from worker.launch import ChildCrashed, TrainingChild, TrainingFailed, TrainingRefusal, TrainingTask
+from worker.launch import DISK_FULL, NO_ROOM, ChildCrashed, TrainingChild, TrainingFailed, TrainingRefusal, TrainingTask
 from worker.memory_check import lack_of_memory
 from worker.preparation import prepare
 from worker.workspace import attempt_folder, sweep
@@ -31,6 +32,10 @@ log = logging.getLogger(__name__)
 
 IDLE_SECONDS = 0.5
 """Between two looks at the queue."""
+ROOM_SECONDS = 2.0
+"""Between two tries to store what there was no room for, or no chance to."""
+NOT_NOW = (DiskFull, DatabaseBusy)
+"""What of the store passes, and is no fault of a job."""
 
 
 def training_threads() -> int:
@@ -113,11 +118,14 @@ class Runner:
         except LeaseLost:
             log.warning("job %s: attempt %d lost its lease", claim.job.id, claim.attempt)
             return
-        except Exception:
-            # Disk full, a locked database, a bug of ours: the next attempt starts from the newest resume point, and
-            # three without progress fail the job.
+        except Exception as error:
             log.exception("job %s: attempt %d broke off", claim.job.id, claim.attempt)
-            end = self._crashed
+            if isinstance(error, NOT_NOW) or (isinstance(error, OSError) and error.errno in NO_ROOM):
+                end = self._postponed
+            else:
+                # A failing disk, a bug of ours: the next attempt starts from the newest resume point, and three without
+                # progress fail the job.
+                end = self._crashed
         finally:
             heartbeat.end()
             self._job_id = None
@@ -125,7 +133,7 @@ class Runner:
 
     def _record_end(self, claim: Claim, end: Callable[[Claim], None]) -> None:
         try:
-            end(claim)
+            self._once_there_is_room(lambda: end(claim), self._stop.is_set)
         except (LeaseLost, StoreError):  # another worker takes it over when the lease has run out
             log.exception("job %s: the end of attempt %d could not be stored", claim.job.id, claim.attempt)
 
@@ -157,10 +165,24 @@ class Runner:
         for event in child.events():
             heartbeat.moved()
             with heartbeat.patience():  # storing a large checkpoint is no hung step
-                recorder.record(event)
+                self._once_there_is_room(partial(recorder.record, event), lambda: heartbeat.ending is not None)
             if isinstance(event, Finished):
                 return self._after_finish(event, heartbeat.ending)
         raise AssertionError("events end with Finished or an exception")
+
+    def _once_there_is_room(self, store: Callable[[], None], in_vain: Callable[[], bool]) -> None:
+        """Store it, again and again while the disk is full or the database locked, unless that is in vain.
+
+        Training stands still meanwhile and loses nothing; whatever is refused so has changed nothing.
+        """
+        while True:
+            try:
+                return store()
+            except NOT_NOW as error:
+                if in_vain():
+                    raise
+                log.warning("it could not be stored, and is tried again: %s", error)
+            self._stop.wait(ROOM_SECONDS)
 
     def _after_finish(self, event: Finished, ending: Ending | None) -> Callable[[Claim], None]:
         if event.reason != "paused":
@@ -186,11 +208,17 @@ class Runner:
     def _released(self, claim: Claim) -> None:
         claims.release(self._database, claim)
 
+    def _postponed(self, claim: Claim) -> None:
+        self._stop.wait(ROOM_SECONDS)  # before it is claimed again
+        claims.release(self._database, claim)
+
     def _crashed(self, claim: Claim) -> None:
         claims.release(self._database, claim, crashed=True)
 
     def _failed(self, refusal: TrainingRefusal) -> Callable[[Claim], None]:
-        log.error("%s", refusal.traceback)
+        log.error("the training process gave up", extra={"trace": refusal.traceback})
+        if refusal.code == DISK_FULL:
+            return self._postponed
         return self._unfit({"code": refusal.code, "detail": refusal.detail})
 
     def _unfit(self, error: dict[str, Any]) -> Callable[[Claim], None]:

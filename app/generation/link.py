@@ -6,6 +6,7 @@ whatever the process does or fails to do.
 
 import asyncio
 import os
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -28,9 +29,10 @@ class Link:
         self._decoder = Decoder()
 
     @classmethod
-    async def start(cls, compiled_dir: Path) -> "Link":
-        """The process, started but not yet ready: it waits for `begin`. Compiled functions are kept in the folder."""
-        environment = {**os.environ, "NUMBA_CACHE_DIR": str(compiled_dir)}
+    async def start(cls, compiled_dir: Path, log: Mapping[str, str]) -> "Link":
+        """The process, started but not yet ready: it waits for `begin`. Compiled functions are kept in the folder;
+        `log` says how it logs, in variables."""
+        environment = {**os.environ, **log, "NUMBA_CACHE_DIR": str(compiled_dir)}
         start = partial(start_module, "app.generation.process", env=environment)
         starting = asyncio.create_task(asyncio.to_thread(start))
         try:

@@ -9,13 +9,13 @@ client that reads slowly costs no memory, and writing to the socket waits only f
 import base64
 import contextlib
 import dataclasses
-import logging
 import os
 import selectors
 import socket
 
 import torch
 
+from app import logs
 from app.generation.outbox import Outbox
 from app.generation.protocol import Decoder, Message
 from app.generation.scoring import Scoring
@@ -229,7 +229,7 @@ def main() -> None:
     """Run as a child of the service."""
     end_with_parent()
     connection = parent_socket()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s generation: %(message)s")
+    logs.set_up_as_told("generation")
     _set_up_torch()
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the service went away while we told it something
         if begin := _first_message(connection):

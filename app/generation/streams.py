@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from app import logs
 from app.generation.link import Link
 from app.generation.protocol import Message, ProtocolError
 from app.generation.stream import (
@@ -74,6 +75,7 @@ class Generation:
         self._patience = patience or Patience()
         self._beginning = {"do": "begin", "database_url": database_url, "device": settings.generation_device}
         self._compiled_dir = settings.compiled_dir
+        self._log = {logs.LEVEL: settings.log_level, logs.FORMAT: settings.log_format}
         self._max_streams = settings.max_streams
         self._reader_seconds = settings.reader_seconds
         self._ids = itertools.count(1)
@@ -233,7 +235,7 @@ class Generation:
 
     async def _run_once(self) -> str:
         """Why the process, started now, ended."""
-        link = await Link.start(self._compiled_dir)
+        link = await Link.start(self._compiled_dir, self._log)
         link.say(self._beginning)
         pings = asyncio.create_task(self._ping(link))
         try:

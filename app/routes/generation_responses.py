@@ -17,6 +17,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from starlette.types import Receive, Scope, Send
 
+from app.broken_answers import break_off
 from app.errors import Problem
 from app.generation.streams import Samples, Stream, StreamFailed
 from app.protocol import PATIENCE
@@ -86,8 +87,8 @@ class RowResponse(StreamingResponse):
         try:
             await super().__call__(scope, receive, send)
         except StreamFailed as error:
-            # Returning with the body unfinished makes the server close the connection without the last chunk.
             log.warning("a stream broke off: %s", error)
+            break_off(scope)
         finally:
             self._samples.evict()
 

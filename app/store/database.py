@@ -33,6 +33,11 @@ logger = logging.getLogger(__name__)
 BUSY_SECONDS = 15
 """How long a writer waits for another: longer than a lease (13 s), so that a wait costs no job."""
 
+LOG_BYTES = 64 * 1024 * 1024
+"""The write-ahead log is cut to so many bytes when it begins anew."""
+LOG_WAIT_MILLISECONDS = 500
+"""For readers to end before the log is cut: so long nobody can write."""
+
 VACUUM_PAGES = 1024
 """Pages given back per transaction: 4 MiB, some tens of milliseconds of the write lock."""
 
@@ -91,6 +96,24 @@ class Database:
         # In WAL mode the file itself shrinks when the log is copied into it.
         with self._named_errors(), closing(self._engine.raw_connection()) as connection:
             connection.cursor().execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+    def shorten_log(self) -> int:
+        """The bytes of the write-ahead log, cut if they were too many.
+
+        It begins anew only in a moment without readers, which may never come by itself; here it is waited for. While a
+        single reader stays for longer (no transaction of ours does), nothing can be done.
+        """
+        log = Path(f"{self._engine.url.database}-wal")
+        if self.dialect != "sqlite" or not log.exists() or log.stat().st_size <= LOG_BYTES:
+            return 0
+        with self._named_errors(), closing(self._engine.raw_connection()) as connection:
+            cursor = connection.cursor()
+            cursor.execute(f"PRAGMA busy_timeout={LOG_WAIT_MILLISECONDS}")
+            try:
+                cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            finally:
+                cursor.execute(f"PRAGMA busy_timeout={BUSY_SECONDS * 1000}")
+        return log.stat().st_size
 
     def _vacuum_step(self) -> int:
         with self.write() as connection:
@@ -246,8 +269,10 @@ def is_sqlite(url: URL) -> bool:
 
 
 def _create(url: URL, **options: Any) -> Engine:
-    # A threaded server runs 40 requests at once; each holds a connection for one short transaction.
-    return create_engine(url, pool_size=8, max_overflow=56, pool_timeout=BUSY_SECONDS, json_serializer=_json, **options)
+    # A threaded server runs 40 requests at once; each holds a connection for one short transaction. What a statement
+    # was given does not get into the log with its error: it may be a piece of a text.
+    held = {"pool_size": 8, "max_overflow": 56, "pool_timeout": BUSY_SECONDS}
+    return create_engine(url, json_serializer=_json, hide_parameters=True, **held, **options)
 
 
 def _sqlite_engine(url: URL, module: ModuleType) -> Engine:
@@ -316,7 +341,7 @@ def _set_pragmas(connection: Any, journal: str, module: ModuleType) -> None:
         raise DatabaseUnusable(f"the database answered journal_mode {answer!r}, {journal!r} is needed")
     cursor.execute("PRAGMA synchronous=EXTRA")
     cursor.execute("PRAGMA foreign_keys=ON")
-    cursor.execute(f"PRAGMA journal_size_limit={64 * 1024 * 1024}")
+    cursor.execute(f"PRAGMA journal_size_limit={LOG_BYTES}")
     cursor.close()
 
 

@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from app.fault_points import fault_point
 from app.store.database import Database
-from app.store.errors import LeaseLost
+from app.store.errors import LeaseLost, StoreError
 from app.store.job_rows import read_job
 from app.store.job_state import JobStatus
 from app.store.lease import Claim, release_in
@@ -47,7 +47,12 @@ class StaleWatch:
             known, seconds = before.get(job_id, (mark, -passed))
             self._quiet[job_id] = (mark, seconds + passed if known == mark else 0.0)
         stale = [job_id for job_id, (_, seconds) in self._quiet.items() if seconds >= self._lease_seconds]
-        return [job_id for job_id in stale if self._release(job_id, self._quiet.pop(job_id)[0])]
+        try:
+            return [job_id for job_id in stale if self._release(job_id, self._quiet.pop(job_id)[0])]
+        except StoreError:
+            # Nobody could write just now, so the workers' silence says nothing: they have a lease from here on.
+            self._quiet.clear()
+            raise
 
     def _marks(self) -> dict[str, Mark]:
         running = select(jobs.c.id, jobs.c.attempt, jobs.c.heartbeat).where(jobs.c.status == JobStatus.RUNNING.value)

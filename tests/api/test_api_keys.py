@@ -14,6 +14,7 @@ from starlette.routing import Mount
 
 from app.access import OPEN, SCOPES
 from app.generation.streams import TooManyStreams
+from app.logs import JsonLines
 from app.main import create_app
 from app.routes.guarded import GuardedRoute
 from app.settings import Settings
@@ -298,9 +299,9 @@ def test_a_key_is_in_no_log(service: Service, caplog: pytest.LogCaptureFixture) 
     ]
 
     assert [answer.status_code for answer in answers] == [200, 200, 403, 401, 401, 404]
-    lines = [record.getMessage() for record in caplog.records if record.name != "httpx"]
-    assert sum('"GET /models' in line for line in lines) == len(answers)
-    assert any("api_key=csk_..." in line for line in lines)
+    lines = [JsonLines("service").format(record) for record in caplog.records if record.name != "httpx"]
+    assert sum("GET /models" in line for line in lines) == len(answers)
+    assert any("GET /models/csk_... " in line for line in lines)
     assert not [line for line in lines if any(secret in line for secret in secrets)]
     assert not [answer.text for answer in answers[:-1] if any(secret in answer.text for secret in secrets)]
 

@@ -147,6 +147,17 @@ def test_a_network_too_large_for_the_machine_is_refused_with_the_estimate(upload
     assert "GiB" in problem["detail"]
 
 
+def test_a_text_of_a_hundred_thousand_characters_is_taken_and_counts_in_the_estimate(data_dir: Path) -> None:
+    distinct = "".join(chr(code) for code in range(0x4E00, 0x4E00 + 250_000) if chr(code).isprintable())[:100_000]
+    with running(Settings(data_dir=data_dir)) as service:
+        uploaded = service.upload((distinct * 2).encode(), name="hamlet").json()
+        assert uploaded["vocabulary_size"] == 100_000
+        assert post(service).status_code == 202
+        wide = {"hidden_size": 16_384, "embedding_size": 16_384}
+        problem = assert_problem(post(service, model=wide, training={"batch_size": 4096}), 422)
+    assert problem["code"] == "too_much_memory"
+
+
 GPU = 140 * 2**30
 
 

@@ -142,7 +142,7 @@ def bodies() -> list[Case]:
                kind="application/x-www-form-urlencoded"),
         posted("job: of a type of no sense", "/jobs", b'{"corpus": "x"}', kind=b"\xff\x80"),
         posted("job: as XML", "/jobs", b"<corpus/>", kind="application/xml"),
-        posted("job: gzipped", "/jobs", b"\x1f\x8b\x08\x00", 400, "bad_request",
+        posted("job: gzipped", "/jobs", b"\x1f\x8b\x08\x00", 415, "unsupported_encoding",
                headers=[("Content-Encoding", "gzip")]),
     ]  # fmt: skip
 

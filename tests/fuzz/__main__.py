@@ -1,4 +1,4 @@
-"""`python -m tests.fuzz [--examples N] [--seed N]`: Schemathesis against a service of its own, its default checks.
+"""`python -m tests.fuzz [--full | --examples N] [--seed N]`: Schemathesis against a service of its own, all checks.
 
 The service has no worker, so that jobs only queue; it has a text, a model and a finished job to find, and asks for an
 API key: Schemathesis shows one, and tries what it gets with none and with a wrong one (`ignored_auth`). Ends with what
@@ -20,8 +20,8 @@ from app.store.database import open_existing
 from tests.bad_inputs.run import stage
 from tests.system.harness import Installation
 
-EXAMPLES = 60
-"""For each operation and phase: 2,300 requests in all."""
+EXAMPLES, FULL_EXAMPLES = 60, 800
+"""For each operation and phase: 2,300 requests in all, or more than 20,000."""
 
 
 SETTINGS = """
@@ -88,6 +88,7 @@ def fuzz(installation: Installation, folder: Path, examples: int, seed: int) -> 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--examples", type=int, default=EXAMPLES)
+    parser.add_argument("--full", dest="examples", action="store_const", const=FULL_EXAMPLES)
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

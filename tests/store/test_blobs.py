@@ -1,6 +1,7 @@
 """Bytes in chunks: whole or invisible, verified, and gone when deleted."""
 
 import hashlib
+import sqlite3
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
@@ -8,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, event, func, literal, select, update
 
 from app.store import corpora
 from app.store.blobs import Blob, keep, read_blob, remove_blob, sweep, write_blob
+from app.store.database import open_database
 from app.store.errors import Corrupted, NotFound, StoreError
 from app.store.schema import CHUNK_BYTES, blob_chunks, blobs
 
@@ -35,6 +37,22 @@ def test_bytes_come_back_as_they_were(scene: Any, size: int, piece: int) -> None
     assert b"".join(read) == data
     assert all(0 < len(part) <= CHUNK_BYTES for part in read)
     assert count(scene) == -(-size // CHUNK_BYTES)
+
+
+def test_bytes_of_any_size_are_kept_where_one_value_must_be_small(scene: Any) -> None:
+    """SQLite holds a value of a gigabyte at most; here two megabytes stand for it."""
+    database = open_database(scene.url, sqlite_module=sqlite3)  # whose limits can be set
+
+    @event.listens_for(database._engine, "checkout")
+    def limit(connection: Any, *_: object) -> None:
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 2 * CHUNK_BYTES)
+
+    data = sample(5 * CHUNK_BYTES + 10)
+    with pytest.raises(StoreError, match="too big"), database.write() as connection:
+        connection.execute(select(literal(data)))
+    blob = write_blob(database, [data])
+    assert b"".join(read_blob(database, blob.id)) == data
+    database.close()
 
 
 def test_an_upload_that_breaks_off_leaves_nothing(scene: Any) -> None:

@@ -1,13 +1,13 @@
 """The worker's side: claims, fences, crashes, and what a person's wish does to them."""
 
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from sqlalchemy import text
 
 from app.store import claims
 from app.store.claims import MAX_CRASHES, StaleWatch, claim_next, finish, release, renew
-from app.store.errors import LeaseLost
+from app.store.errors import DiskFull, LeaseLost
 from app.store.job_state import JobStatus
 from app.store.jobs import cancel_job, delete_job, get_job, pause_job, resume_job
 from app.store.metrics import read_metrics
@@ -233,6 +233,10 @@ class Ticker:
         return self.seconds
 
 
+def raising(error: Exception) -> NoReturn:
+    raise error
+
+
 def look_for(watch: StaleWatch, ticker: Ticker, seconds: float) -> list[str]:
     """What a watch that looks every second releases in that time."""
     released = []
@@ -326,6 +330,20 @@ def test_two_watches_count_one_crash(scene: Any) -> None:
             released += watch.release_stale()
     assert released == [claim.job.id]
     assert scene.told(claim.job)[-1] == {"status": "queued", "attempt": 1}
+
+
+def test_a_watch_that_cannot_write_takes_no_silence_for_death(scene: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What keeps it from writing, a full disk say, kept the worker from beating."""
+    claim, ticker = scene.running(), Ticker()
+    watch = StaleWatch(scene.database, 13, ticker)
+    look_for(watch, ticker, 13)
+    with monkeypatch.context() as full:
+        full.setattr(scene.database, "write", lambda: raising(DiskFull()))
+        with pytest.raises(DiskFull):
+            look_for(watch, ticker, 1)
+    assert look_for(watch, ticker, 13) == []
+    assert scene.status(claim.job) == "running"
+    assert look_for(watch, ticker, 1) == [claim.job.id]
 
 
 def test_a_worker_that_shows_life_at_the_last_moment_keeps_its_job(scene: Any) -> None:

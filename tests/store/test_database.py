@@ -7,6 +7,7 @@ import random
 import sqlite3
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -391,6 +392,15 @@ def test_waiting_for_a_connection_in_vain_has_a_name(scene: Any, monkeypatch: py
             busy.enter_context(scene.database.read())
         with pytest.raises(DatabaseFailed, match="limit"), scene.database.read():
             pass
+
+
+def test_an_error_of_the_database_does_not_tell_what_a_statement_was_given(scene: Any) -> None:
+    """It may be a piece of a text, and errors are logged."""
+    with pytest.raises(DatabaseFailed) as failed, scene.database.write() as connection:
+        connection.execute(text("INSERT INTO nowhere VALUES (:piece)"), {"piece": "to be, or not to be"})
+    told = "".join(traceback.format_exception(failed.value))
+    assert "INSERT INTO nowhere" in told
+    assert "or not to be" not in told.replace('"to be, or not to be"})', "")
 
 
 def test_our_own_mistakes_are_no_failures_of_the_database(scene: Any) -> None:

@@ -139,6 +139,10 @@ class Installation(Service):
     def logs(self) -> str:
         return "\n".join(f"== {path.name}\n{path.read_text()[-3000:]}" for path in sorted(self.folder.glob("*.log")))
 
+    def has_said(self, words: str) -> bool:
+        """Whether one of its programs has logged that, however long ago."""
+        return any(words in path.read_text() for path in self.folder.glob("*.log"))
+
     def close(self) -> None:
         self.http.close()
         for program in self.programs:

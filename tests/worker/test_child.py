@@ -1,5 +1,7 @@
 """The training process: it says that it moves while it loads, can be paused there, and tells what cannot be helped."""
 
+import resource
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -7,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from app.settings import Settings
 from models.checkpoint import CheckpointInfo, encode_checkpoint, read_info
 from models.config import InvalidConfig, ModelConfig, TrainingConfig
 from models.rnn import CharRNN
@@ -14,9 +17,11 @@ from models.vocabulary import Vocabulary
 from worker import child
 from worker.batches import Corpus, CorpusTooShort
 from worker.events import Event, Finished, Saved, Started, Ticked
-from worker.launch import TRAINING_ENVIRONMENT, TrainingChild, TrainingTask
+from worker.launch import TRAINING_ENVIRONMENT, TrainingChild, TrainingFailed, TrainingTask
 from worker.trainer import Diverged, InvalidResumePoint
 
+LIMIT_BYTES = 3 * 2**30
+"""Of address space: enough for torch, and not for a network of three."""
 TEXT = "Où est l'été? — À l'école, naïf garçon.\n" * 50
 
 
@@ -45,6 +50,20 @@ def task_of(folder: Path, text: str, normalization: str = "letters") -> Training
 def run(task: TrainingTask, sent: Sent) -> Sent:
     child.run(task, sent, sent.pause_requested)  # type: ignore[arg-type]
     return sent
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits another process")
+def test_a_training_process_that_gets_no_more_memory_says_so_and_takes_nobody_along(tmp_path: Path) -> None:
+    task = task_of(tmp_path, TEXT)
+    wide = ModelConfig("gru", 16_384, embedding_size=4).as_dict()  # weights of 3 GiB, in one piece
+    process = TrainingChild(replace(task, model=wide, compiled=str(Settings().compiled_dir)))
+    try:
+        resource.prlimit(process.pid, resource.RLIMIT_AS, (LIMIT_BYTES, LIMIT_BYTES))
+        with pytest.raises(TrainingFailed) as failed:
+            list(process.events())
+        assert failed.value.refusal.code == "out_of_memory"
+    finally:
+        process.close()
 
 
 @pytest.fixture
@@ -145,7 +164,9 @@ def memory_refused() -> Exception:
         (InvalidConfig("steps", "must be a whole number"), "invalid"),
         (InvalidResumePoint("the resume point is of another model"), "invalid"),
         (RuntimeError("CUDA error: device-side assert triggered"), None),
-        (OSError(28, "No space left on device"), None),
+        (OSError(28, "No space left on device"), "disk_full"),
+        (OSError(122, "Disk quota exceeded"), "disk_full"),
+        (OSError(5, "Input/output error"), None),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else str(value),
 )

@@ -112,7 +112,9 @@ def test_a_child_that_shows_no_sign_of_life_is_killed_after_the_stall_limit(rig:
     assert (rig.heartbeat.ending, rig.child.kills) == (Ending.STALLED, 1)
 
 
-def test_slow_steps_raise_the_stall_limit(rig: Rig) -> None:
+def test_slow_steps_raise_the_stall_limit_and_a_slow_start_does_not(rig: Rig) -> None:
+    rig.clock.now += 1000
+    rig.heartbeat.moved()
     rig.clock.now += 10
     rig.heartbeat.moved()
     rig.beat_after(SLOW_STEP_FACTOR * 10 - 1)

@@ -1,0 +1,71 @@
+"""Bodies that hardly come: each would hold a connection and a spool for as long as its client likes. They get 408.
+
+Knows no route. Pure ASGI: `BaseHTTPMiddleware` would hide disconnects. Invariant: a body is waited for no longer than
+`IDLE_SECONDS` at a time and, all in all, as long as so many bytes take at the slowest pace that is borne. Only waiting
+for the client counts, not what the database or the disk takes.
+"""
+
+import asyncio
+import time
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.errors import Problem
+
+IDLE_SECONDS = 30.0
+"""Without a byte. Apache's and nginx' own limits are 20 to 60."""
+GRACE_SECONDS = 60.0
+"""For the first bytes, at whatever pace."""
+SLOWEST_BYTES_PER_SECOND = 4096
+"""Beyond the grace. A bad line of a telephone is ten times as fast; 1 GiB may take three days."""
+
+
+class EndSlowBodies:
+    """ASGI middleware: whoever reads a body that comes too slowly gets Problem 408 in its place."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        body = _Body(receive, Headers(scope=scope))
+
+        async def noting_send(message: Message) -> None:
+            body.ended = True  # an answer has begun: whoever listens now waits for the client to leave
+            await send(message)
+
+        await self._app(scope, body.receive, noting_send)
+
+
+def too_slow() -> Problem:
+    """408, for a client that may try again on a better line."""
+    detail = (
+        f"The body came too slowly: it may stand still for {IDLE_SECONDS:g} seconds, and must come at "
+        f"{SLOWEST_BYTES_PER_SECOND} bytes a second on the mean, after the first {GRACE_SECONDS:g} seconds."
+    )
+    return Problem(408, "body_too_slow", detail, headers={"Connection": "close"})
+
+
+class _Body:
+    """The request's body as it comes; remembers how long it was waited for."""
+
+    def __init__(self, receive: Receive, headers: Headers) -> None:
+        self._receive = receive
+        self._left = GRACE_SECONDS
+        self.ended = headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
+
+    async def receive(self) -> Message:
+        """The next message. Raises Problem in place of a piece that does not come in time."""
+        if self.ended:
+            return await self._receive()
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(min(IDLE_SECONDS, self._left)):
+                message = await self._receive()
+        except TimeoutError:
+            raise too_slow() from None
+        self._left += len(message.get("body", b"")) / SLOWEST_BYTES_PER_SECOND - (time.monotonic() - began)
+        self.ended = message["type"] != "http.request" or not message.get("more_body", False)
+        return message

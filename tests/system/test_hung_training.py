@@ -1,0 +1,36 @@
+"""A training process that hangs while its worker lives: the heartbeat goes on, so a watch of its own ends it."""
+
+import os
+import signal
+
+import pytest
+
+from tests.forms import FORM
+from tests.system.harness import Installation, children_of, wait_for
+
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.forms,
+    pytest.mark.skipif(FORM == "short", reason="it waits for twenty times the longest step: TEST_FORM=middle"),
+]
+
+
+def test_a_training_process_that_stands_still_is_ended_and_its_job_goes_on(installation: Installation) -> None:
+    installation.environment["CHARSMITH_STALL_SECONDS"] = "10"
+    installation.start_api()
+    installation.upload()
+    worker = installation.start("worker")
+    job = installation.submit(steps=10**9)
+    installation.wait_for_step(job["id"], 20)
+    (hung,) = children_of(worker.pid)
+    os.kill(hung, signal.SIGSTOP)
+
+    def attempts() -> int:
+        return int(installation.job(job["id"])["attempt"])
+
+    wait_for("another attempt", lambda: attempts() == 2 or None, 200)
+    assert hung not in children_of(worker.pid)
+    step = installation.latest_step(installation.job(job["id"]))
+    installation.wait_for_step(job["id"], step + 20)
+    assert worker.poll() is None
+    assert installation.has_said("no sign of life")
