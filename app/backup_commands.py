@@ -38,6 +38,12 @@ def restore(
 
         restored = put_back(settings.resolved_database_url, file)
     sys.stdout.write(f"restored {file}: {restored.contents}\n")
+    if not restored.asks_for_keys:
+        sys.stdout.write("there are no API keys: nobody is asked for one\n")
+    else:
+        sys.stdout.write(f"valid API keys: {', '.join(restored.keys) or 'none'}\n")
+    if not restored.keys_are_current:
+        sys.stdout.write("the keys of before could not be read: those revoked since the backup are valid again\n")
     if restored.aside is not None:
         sys.stdout.write(f"the database of before: {restored.aside}\n")
 

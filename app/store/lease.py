@@ -13,6 +13,7 @@ from app.store.database import Database
 from app.store.errors import LeaseLost
 from app.store.job_rows import Job, move
 from app.store.job_state import JobStatus
+from app.store.queue import give_turn_back
 from app.store.schema import jobs
 
 MAX_CRASHES = 3
@@ -69,6 +70,8 @@ def release_in(
     elif pause or row.pause_requested:
         status = JobStatus.PAUSED
     leave(database, connection, claim, status, crashes=crashes, error=error)
+    if status is JobStatus.QUEUED:
+        give_turn_back(connection, row.key_id)
     return status
 
 

@@ -6,7 +6,7 @@ by one job for each worker. All jobs without a key are one key's; alone they go 
 
 from typing import Any
 
-from sqlalchemy import Connection, Select, func, select
+from sqlalchemy import Connection, Select, delete, func, select
 from sqlalchemy.sql.selectable import ScalarSelect
 
 from app.store.database import upsert
@@ -43,6 +43,11 @@ def take_turn(connection: Connection, key_id: str | None) -> None:
     """The key has had its turn: all others come before it."""
     latest = select(func.coalesce(func.max(queue_turns.c.turn), 0) + 1).scalar_subquery()
     upsert(connection, queue_turns, ["key_id"], key_id=key_id or NO_KEY, turn=latest)
+
+
+def give_turn_back(connection: Connection, key_id: str | None) -> None:
+    """The key's turn was not used, as the worker is gone: it stands as a key that had none, and by its age."""
+    connection.execute(delete(queue_turns).where(queue_turns.c.key_id == (key_id or NO_KEY)))
 
 
 def place_of(job: Any) -> ScalarSelect[int]:

@@ -1,8 +1,9 @@
 """A backup in the place of the database.
 
-Knows nothing of what is stored. Invariants: at every moment, also after a crash, the database's name means the old one
-or the backup, whole; the old one is kept under another name; and a file that is no whole database of ours changes
-nothing. Must not run beside a service or a worker: it looks whether any is there.
+Knows nothing of what is stored but API keys, which are never as they were. Invariants: at every moment, also after a
+crash, the database's name means the old one or the backup, whole; the old one is kept under another name; and a file
+that is no whole database of ours changes nothing. Must not run beside a service or a worker: it looks whether any is
+there.
 """
 
 import os
@@ -14,12 +15,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from app.store.database import newest_sqlite
+from app.store.api_keys import ApiKey, list_keys
+from app.store.database import newest_sqlite, open_database
 from app.store.errors import BackupRefused, DatabaseFailed, DatabaseUnusable
 from app.store.part_file import BESIDE, PartFile, beside, part_file, sync_folder
 from app.store.sqlite_files import connect_to_file, look_at, sqlite_file
 from app.store.verification import Contents, check_ours, verify
 
+FIRST_WITH_KEYS = "0006"
+"""The schema that has API keys."""
 COPY_BYTES = 1024 * 1024
 STOP = "stop the service and its workers first"
 
@@ -30,6 +34,11 @@ class Restored:
 
     contents: Contents
     aside: Path | None
+    keys: tuple[str, ...]
+    """The names of the API keys that are valid now."""
+    asks_for_keys: bool
+    keys_are_current: bool
+    """False: what was there before could not be read, so that keys which were revoked since the backup are valid."""
 
 
 def restore(url: str, backup: Path) -> Restored:
@@ -46,10 +55,36 @@ def restore(url: str, backup: Path) -> Restored:
         with closing(look_at(part.path, static=True)) as copy:
             contents = verify(copy, backup)
         _give_to_owner_of(path, part)
-        with alone_with(path):
+        with alone_with(path) as before:
+            carried = _carry_keys(before, part)
+            keys = _keys_in(part)
             aside = _keep_aside(path)
             part.publish(path)
-    return Restored(contents, aside)
+    now = datetime.now(UTC)
+    usable = tuple(key.name for key in keys if key.is_usable(now))
+    return Restored(contents, aside, usable, asks_for_keys=bool(keys), keys_are_current=carried or aside is None)
+
+
+def _carry_keys(before: Any | None, part: PartFile) -> bool:
+    """Put the API keys of the database of before into the new one: a revocation is for good, as is asking for keys.
+
+    False: there is no such database, or it cannot be read.
+    """
+    if before is None:
+        return False
+    columns = [row[1] for row in before.execute("PRAGMA table_info(api_keys)")]
+    rows = before.execute("SELECT * FROM api_keys").fetchall() if columns else []
+    if rows:
+        open_database(f"sqlite:///{part.path}").close()  # the newest schema, if it was older
+        values = f"({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
+        with closing(connect_to_file(part.path)) as copy:
+            copy.executemany(f"INSERT OR REPLACE INTO api_keys {values}", rows)
+    return True
+
+
+def _keys_in(part: PartFile) -> list[ApiKey]:
+    with closing(look_at(part.path)) as copy:
+        return list_keys(copy) if check_ours(copy) >= FIRST_WITH_KEYS else []
 
 
 def _check_backup(backup: Path, path: Path) -> None:
@@ -86,8 +121,10 @@ def _give_to_owner_of(path: Path, part: PartFile) -> None:
 
 
 @contextmanager
-def alone_with(path: Path) -> Iterator[None]:
-    """No other process has the database open, nor begins to use it within. Raises BackupRefused.
+def alone_with(path: Path) -> Iterator[Any | None]:
+    """No other process has the database open, nor begins to use it within: a connection to it, None if there is none.
+
+    Raises BackupRefused.
 
     Two tests. SQLite leaves its write-ahead log only if no other connection is open anywhere, also in another
     container; and whoever has the file open shows in /proc, if we may look there: with a rollback journal an idle
@@ -95,25 +132,25 @@ def alone_with(path: Path) -> Iterator[None]:
     """
     _check_unused(path)
     if not path.exists():
-        yield
+        yield None
         return
     with closing(connect_to_file(path)) as connection:
-        _lock(connection, path)
-        yield
+        yield connection if _lock(connection, path) else None
 
 
-def _lock(connection: Any, path: Path) -> None:
+def _lock(connection: Any, path: Path) -> bool:
+    """Whether there is a database to lock."""
     driver = newest_sqlite()
     try:
         connection.execute("PRAGMA busy_timeout=0")
         if connection.execute("PRAGMA journal_mode=DELETE").fetchone()[0] == "delete":
             connection.execute("BEGIN EXCLUSIVE")
-            return
+            return True
     except driver.OperationalError as error:
         if "locked" not in str(error):
             raise DatabaseFailed(str(error)) from error
     except driver.DatabaseError:
-        return  # no database, or a damaged one
+        return False  # no database, or a damaged one
     raise BackupRefused(f"{path} is in use by another process: {STOP}")
 
 

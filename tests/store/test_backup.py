@@ -17,6 +17,7 @@ from sqlalchemy import text
 
 from app.store import backup as backup_file
 from app.store import part_file, restore
+from app.store.api_keys import Scope, create_key, list_keys, revoke_key
 from app.store.backup import back_up
 from app.store.database import newest_sqlite, open_database
 from app.store.errors import BackupRefused, Damaged, DatabaseUnusable
@@ -304,6 +305,31 @@ def test_a_restored_backup_is_what_was_there_and_what_came_since_is_kept_aside(
     assert dump_of(restored.aside, tmp_path) == later
     assert sorted(in_folder(tmp_path)) == ["charsmith.db", restored.aside.name, "opened.db"]
     assert stat.S_IMODE(file_of(full).stat().st_mode) == 0o640, "whoever could open it still can"
+
+
+def test_a_revoked_key_stays_so_and_keys_are_asked_for_whatever_a_backup_says(full: Scene, target: Path) -> None:
+    before = target.with_name("before.db")
+    back_up(full.url, before)
+    for name in ("laptop", "phone"):
+        create_key(full.database, name, frozenset(Scope))
+    back_up(full.url, target)
+    revoke_key(full.database, "laptop")
+    known = list_keys(full.database)
+    for backup in (before, target):
+        full.database.close()
+        restored = put_back(full.url, backup)
+        assert (restored.keys, restored.asks_for_keys, restored.keys_are_current) == (("phone",), True, True)
+        with contextlib.closing(open_database(full.url)) as again:
+            assert list_keys(again) == known
+
+
+def test_keys_of_a_backup_are_told_where_those_of_before_cannot_be_read(full: Scene, target: Path) -> None:
+    create_key(full.database, "laptop", frozenset(Scope))
+    back_up(full.url, target)
+    full.database.close()
+    file_of(full).write_bytes(b"no database" * 1000)
+    restored = put_back(full.url, target)
+    assert (restored.keys, restored.keys_are_current) == (("laptop",), False)
 
 
 def test_a_backup_is_restored_where_there_was_nothing(full: Scene, target: Path, tmp_path: Path) -> None:

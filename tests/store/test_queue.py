@@ -100,11 +100,17 @@ def test_no_key_comes_twice_before_another_that_waits_however_it_queues_and_paus
             waiting_since[key] = 0
 
 
-def test_a_job_that_comes_back_waits_for_its_keys_next_turn(scene: Any, keys: dict[str, str]) -> None:
-    queue(scene, "a1", "a2", "b1", "b2", keys=keys)
-    first = scene.claim()
-    release(scene.database, first)
-    assert claimed(scene, 4) == ["b1", "a1", "b2", "a2"]
+@pytest.mark.parametrize("crashed", [True, False])
+def test_a_job_whose_worker_is_gone_runs_again_before_others_of_any_key(
+    scene: Any, keys: dict[str, str], crashed: bool
+) -> None:
+    queue(scene, "a1", "a2", "b1", "b2", "-1", keys=keys)
+    assert claimed(scene, 1) == ["a1"]
+    second = scene.claim("worker-2")
+    assert second.job.name == "b1"
+    release(scene.database, second, crashed=crashed)
+    assert places(scene)[0] == "b1"
+    assert claimed(scene, 4) == ["b1", "-1", "a2", "b2"]
 
 
 def test_jobs_of_a_key_that_was_revoked_are_trained_all_the_same(scene: Any, keys: dict[str, str]) -> None:
