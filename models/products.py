@@ -78,7 +78,7 @@ class Weight:
 
     def __init__(self, matrix_NK: Tensor, bias_N: Tensor | None, rows: int) -> None:
         (width, self.inputs), self.dtype = matrix_NK.shape, matrix_NK.dtype
-        self._rows, way = rows, _way(self.dtype, self.inputs)
+        self._rows, way = rows, _way(self.dtype)
         handles = [0, 0]
         self._memory: tuple[Tensor | None, Tensor | None]
         if way == KERNEL:
@@ -154,8 +154,8 @@ def _blocks(matrix_NK: Tensor) -> Tensor:
 
 
 @cache
-def _way(dtype: torch.dtype, inputs: int) -> int:
-    if _kernel_multiplies(dtype, inputs):
+def _way(dtype: torch.dtype) -> int:
+    if _kernel_multiplies(dtype):
         return KERNEL
     return PACKED if onednn_multiplies(dtype) else PLAIN
 
@@ -165,18 +165,15 @@ def _by_tiles(dtype: torch.dtype) -> bool:
     return dtype == torch.bfloat16 and bool(torch.cpu._is_amx_tile_supported())
 
 
-def _kernel_multiplies(dtype: torch.dtype, inputs: int) -> bool:
-    """Whether the kernel may be called: what it cannot do it tells by an exception of C++, which would end the process.
-
-    Tiles take numbers in pairs: an odd number of inputs is an illegal instruction (torch 2.13), which would end it too.
-    """
+def _kernel_multiplies(dtype: torch.dtype) -> bool:
+    """Whether the kernel may be called: what it cannot do it tells by an exception of C++, which would end us."""
     limited = bool({"ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"} & set(os.environ))
     limited = limited or not torch.__version__.startswith("2.13.")  # the name says what the compiler made of it
     if limited or not torch.backends.mkldnn.is_available() or not address_of(_KERNELS[dtype]):
         return False
     if dtype == torch.bfloat16:
         if _by_tiles(dtype):
-            return inputs % 2 == 0 and bool(address_of(_RELEASE))
+            return bool(address_of(_RELEASE))
         return bool(torch.cpu._is_avx512_bf16_supported())
     return bool(torch.cpu._is_avx2_supported())
 
@@ -205,7 +202,12 @@ def multiply(weight: Array, values_BK: Array, products_BN: Array) -> None:
         raise ValueError("rows of another length than the weight's")
     if (values_BK.itemsize == 2) != (weight[TYPE] == _BFLOAT16):
         raise ValueError("values of another type than the weight's")
-    if weight[WAY] == KERNEL:
+    if weight[WAY] == KERNEL and weight[RELEASE] and values_BK.shape[1] % 2:
+        # Tiles take pairs of numbers: an odd number of them is an illegal instruction (torch 2.13).
+        even_BK = np.zeros((values_BK.shape[0], values_BK.shape[1] + 1), values_BK.dtype)
+        even_BK[:, :-1] = values_BK
+        _by_kernel(weight, even_BK, products_BN)
+    elif weight[WAY] == KERNEL:
         _by_kernel(weight, values_BK, products_BN)
     else:
         by_operation(weight, values_BK, products_BN)
