@@ -55,6 +55,8 @@ def _check_target(source: Path, target: Path, force: bool) -> None:
         raise BackupRefused(f"{target} belongs to the database itself")
     if target.is_dir():
         raise BackupRefused(f"{target} is a folder; name a file in it")
+    if target.exists() and not target.is_file():
+        raise BackupRefused(f"{target} is no file")
     if os.path.lexists(target) and not force:
         raise BackupRefused(f"{target} exists; --force replaces it")
     for suffix in BESIDE:

@@ -6,6 +6,7 @@ a killed writer left under that name, the next one takes over; and nobody but th
 
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,10 +25,20 @@ class PartFile:
         self.descriptor = descriptor
         self.published = False
 
-    def publish(self, target: Path) -> None:
-        """It is on the disk, then under its name, for good. What had that name is gone."""
+    def publish(self, target: Path, *, new: bool = False) -> None:
+        """It is on the disk, then under its name, for good. What had that name is gone; `new`: nothing may have it.
+
+        Raises BackupRefused, OSError.
+        """
         os.fsync(self.descriptor)
-        self.path.replace(target)
+        if new:
+            try:
+                target.hardlink_to(self.path)
+            except FileExistsError:
+                raise BackupRefused(f"{target} has just been made by another process") from None
+            self.path.unlink()
+        else:
+            self.path.replace(target)
         self.published = True
         sync_folder(target.parent)
 
@@ -57,6 +68,9 @@ def _take(part: PartFile) -> None:
         raise BackupRefused(f"another process is writing {part.path}") from None
     if not part.path.exists() or not os.path.samestat(part.path.stat(), os.fstat(part.descriptor)):
         raise BackupRefused(f"another process has just written {part.path}")
+    found = os.fstat(part.descriptor)
+    if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_nlink != 1:
+        raise BackupRefused(f"{part.path} is another's file: remove it, or write to a folder of your own")
     os.fchmod(part.descriptor, 0o600)
     os.ftruncate(part.descriptor, 0)
     for suffix in BESIDE:

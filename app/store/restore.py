@@ -55,11 +55,12 @@ def restore(url: str, backup: Path) -> Restored:
         with closing(look_at(part.path, static=True)) as copy:
             contents = verify(copy, backup)
         _give_to_owner_of(path, part)
+        os.fsync(part.descriptor)  # most of it; while nobody may use the database little is left
         with alone_with(path) as before:
             carried = _carry_keys(before, part)
             keys = _keys_in(part)
-            aside = _keep_aside(path)
-            part.publish(path)
+            with _kept_aside(path) as aside:
+                part.publish(path, new=aside is None)
     now = datetime.now(UTC)
     usable = tuple(key.name for key in keys if key.is_usable(now))
     return Restored(contents, aside, usable, asks_for_keys=bool(keys), keys_are_current=carried or aside is None)
@@ -171,15 +172,33 @@ def _holders(path: Path) -> list[int]:
     return sorted(found - {os.getpid()})
 
 
-def _keep_aside(path: Path) -> Path | None:
-    """Where the old database is from now on too; what belongs to it is there alone."""
-    if not path.exists():
-        return None
+@contextmanager
+def _kept_aside(path: Path) -> Iterator[Path | None]:
+    """Where the old database is from now on too (None: there was none); what belongs to it is there alone, also where
+    it was left without its database, whose successor SQLite would replay it into. If the block fails, all is as it was.
+    """
     now = datetime.now(UTC)
     aside = path.with_name(f"{path.name}.before-restore-{now:%Y%m%dT%H%M%S}.{now.microsecond:06d}Z")
-    aside.hardlink_to(path)
-    for suffix in BESIDE:
-        if (part := beside(path, suffix)).exists():
-            part.rename(beside(aside, suffix))
-    sync_folder(path.parent)
-    return aside
+    existed, moved = path.exists(), []
+    try:
+        if existed:
+            aside.hardlink_to(path)
+        for suffix in BESIDE:
+            if (part := beside(path, suffix)).exists():
+                part.rename(beside(aside, suffix))
+                moved.append(suffix)
+        sync_folder(path.parent)
+        yield aside if existed else None
+    except BaseException:
+        if _is_as_before(path, aside, existed):
+            for suffix in moved:
+                beside(aside, suffix).rename(beside(path, suffix))
+            aside.unlink(missing_ok=True)  # two names of a database in use would be its end
+        raise
+
+
+def _is_as_before(path: Path, aside: Path, existed: bool) -> bool:
+    """Whether the name still means what it meant: what failed may have come after the new database had it."""
+    if not existed:
+        return not path.exists()
+    return not aside.exists() or aside.samefile(path)

@@ -21,6 +21,7 @@ from app.store.api_keys import Scope, create_key, list_keys, revoke_key
 from app.store.backup import back_up
 from app.store.database import newest_sqlite, open_database
 from app.store.errors import BackupRefused, Damaged, DatabaseUnusable
+from app.store.part_file import beside
 from app.store.restore import restore as put_back
 from app.store.schema import CHUNK_BYTES
 from app.store.trained_models import quarantine
@@ -476,3 +477,67 @@ def test_a_restore_that_breaks_off_leaves_the_database(
         with pytest.raises(OSError, match="No space left"):
             put_back(full.url, target)
     assert dump_of(file_of(full), tmp_path) == later
+    assert file_of(full).stat().st_nlink == 1
+    assert not list(file_of(full).parent.glob("*.before-restore-*"))
+
+
+def test_a_log_without_its_database_is_not_replayed_into_the_restored_one(full: Scene, target: Path) -> None:
+    back_up(full.url, target)
+    file, kept = file_of(full), dump_of(target, target.parent)
+    full.corpus("later", "another text, which came later")
+    files = {suffix: beside(file, suffix).read_bytes() for suffix in ("-wal", "-shm")}
+    full.database.close()
+    file.unlink()
+    for suffix, left in files.items():  # as a killed service leaves them
+        beside(file, suffix).write_bytes(left)
+    restored = put_back(full.url, target)
+    assert restored.aside is None
+    assert dump_of(file, target.parent) == kept
+    assert [path.read_bytes() for path in file.parent.glob("*.before-restore-*-wal")] == [files["-wal"]]
+
+
+def test_a_database_that_is_made_meanwhile_is_not_replaced(
+    full: Scene, target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    back_up(full.url, target)
+    new = tmp_path / "new" / "charsmith.db"
+    sync = restore.sync_folder
+
+    def start_a_service(folder: Path) -> None:
+        sync(folder)
+        open_database(f"sqlite:///{new}").close()
+
+    monkeypatch.setattr(restore, "sync_folder", start_a_service)
+    with pytest.raises(BackupRefused, match="just been made by another process"):
+        put_back(f"sqlite:///{new}", target)
+    with contextlib.closing(open_database(f"sqlite:///{new}")) as theirs, theirs.read() as connection:
+        assert connection.execute(text("SELECT count(*) FROM corpora")).scalar_one() == 0
+    assert not new.with_name(f"{new.name}.part").exists()
+
+
+def test_the_old_database_stays_kept_where_only_the_last_sync_fails(
+    full: Scene, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    back_up(full.url, target)
+    full.database.close()
+
+    def fail(_: Path) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(part_file, "sync_folder", fail)
+    with pytest.raises(OSError, match="Input/output"):
+        put_back(full.url, target)
+    assert len(list(file_of(full).parent.glob("*.before-restore-*Z"))) == 1
+    with contextlib.closing(open_database(full.url)):
+        pass
+
+
+def test_a_part_file_of_another_user_or_with_another_name_is_left_alone(full: Scene, target: Path) -> None:
+    precious, part = target.with_name("precious"), target.with_name(f"{target.name}.part")
+    precious.write_text("precious")
+    part.hardlink_to(precious)
+    with pytest.raises(BackupRefused, match="another's file"):
+        back_up(full.url, target)
+    assert precious.read_text() == "precious"
+    with pytest.raises(BackupRefused, match="is no file"):
+        back_up(full.url, Path("/dev/null"), force=True)
