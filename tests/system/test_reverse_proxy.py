@@ -22,7 +22,6 @@ pid {folder}/pid;
 error_log stderr;
 events {{}}
 http {{
-    access_log off;
     client_body_temp_path {folder}; proxy_temp_path {folder}; fastcgi_temp_path {folder};
     uwsgi_temp_path {folder}; scgi_temp_path {folder};
     {documented}
@@ -43,6 +42,7 @@ def documented_nginx(folder: Path, service_port: int) -> Iterator[int]:
         ("listen 80;", f"listen 127.0.0.1:{port};"),
         ("127.0.0.1:8000", f"127.0.0.1:{service_port}"),
         ("client_header_timeout 10s", "client_header_timeout 1s"),
+        ("/var/log/nginx/", f"{folder}/"),
     ):
         assert documented.count(there) == 1
         documented = documented.replace(there, here)
@@ -100,6 +100,14 @@ def test_a_long_prompt_may_stand_in_the_address(behind: httpx.Client) -> None:
     answer = behind.get("/generate", params={"model": "nobody", "prompt": "x" * 30_000})
 
     assert (answer.status_code, answer.json()["code"]) == (404, "model_not_found")
+
+
+def test_a_prompt_is_not_logged(behind: httpx.Client, tmp_path_factory: pytest.TempPathFactory) -> None:
+    behind.get("/generate", params={"model": "nobody", "prompt": "confidential"})
+
+    (logged,) = tmp_path_factory.getbasetemp().glob("nginx[0-9]*/charsmith.log")
+    wait_for("the log", lambda: "GET /generate" in logged.read_text() or None)
+    assert "confidential" not in logged.read_text()
 
 
 def test_a_page_of_another_name_is_refused(behind: httpx.Client) -> None:

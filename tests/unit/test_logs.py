@@ -39,6 +39,20 @@ def test_what_came_from_outside_is_escaped(form: logging.Formatter) -> None:
     assert "forged" in line
 
 
+KEY = f"csk_{'a' * 16}_{'b' * 32}"
+
+
+@pytest.mark.parametrize("form", [logs.JsonLines("test"), logs.TextLines("test")])
+def test_an_api_key_is_in_no_part_of_a_line(form: logging.Formatter) -> None:
+    for told in (
+        record(f"a model {KEY}"),
+        record("a model %s", KEY),
+        record("it gave up", trace=f"ValueError: {KEY}"),
+        record("asked", fields={"path": f"/models/{KEY}"}),
+    ):
+        assert "b" * 32 not in form.format(told)
+
+
 def test_a_line_of_json_tells_when_who_and_what() -> None:
     told = json.loads(logs.JsonLines("test").format(record("job %s", "x", fields={"status": 200})))
     assert told.pop("time").endswith("Z")
