@@ -166,7 +166,8 @@ def write_figures(page: Path, rows: Sequence[Row], command: str) -> None:
         raise ValueError(f"{page} has no place for the figures of killing")
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     cores, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
-    head = f"Run on {today} by `{command}` on {cores} cores, load {load:.1f} in the end. No fault was found; the full form, which is what the bars ask for, has more of each.\n\n"
+    where = f"Run on {today} by `{command}` on {cores} cores, load {load:.1f} in the end."
+    head = f"{where} No fault was found; the full form, which is what the bars ask for, has more of each.\n\n"
     table = Report("", ("what", "how often", "bar, met"), tuple(rows)).markdown().partition("\n\n")[2]
     page.write_text(before + BEGIN + head + table + END + after, encoding="utf-8")
 
