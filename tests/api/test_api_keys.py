@@ -345,6 +345,21 @@ def test_a_key_may_queue_as_many_jobs_as_it_is_said_to(hamlet: Service) -> None:
     assert_problem(resumed, 429)
 
 
+@pytest.mark.parametrize("start", [{}, {"from_checkpoint": "hamlet"}])
+def test_no_key_gets_the_job_of_another_by_its_idempotency_key(hamlet: Service, start: dict[str, str]) -> None:
+    mine, other = (make_key(hamlet.database) for _ in range(2))
+    body, once = {"corpus": "hamlet", "name": "once"}, {"Idempotency-Key": "once"}
+    first = hamlet.http.post("/jobs", json=body, headers=bearer(mine) | once)
+    again = hamlet.http.post("/jobs", json=body, headers=bearer(mine) | once)
+    others = hamlet.http.post("/jobs", json=body | start, headers=bearer(other) | once)
+    assert again.json()["id"] == first.json()["id"]
+    if start:
+        assert_problem(others, 404)  # the checkpoint: it was asked for anew
+    else:
+        assert others.json()["id"] != first.json()["id"]
+        assert "idempotent-replayed" not in others.headers
+
+
 def test_the_document_says_how_a_key_is_shown_and_what_it_opens(http: httpx.Client) -> None:
     document = http.get("/openapi.json").json()
     schemes = document["components"]["securitySchemes"]
