@@ -13,6 +13,7 @@ from fastapi.routing import APIRoute, iter_route_contexts
 from starlette.routing import Mount
 
 from app.access import OPEN, SCOPES
+from app.crowd import OPENING
 from app.generation.streams import TooManyStreams
 from app.logs import JsonLines
 from app.main import create_app
@@ -261,6 +262,19 @@ def test_in_a_crowd_who_has_no_key_is_told_so_first(service: Service) -> None:
     make_key(service.database)
     service.generation.crowded = TooManyStreams(4, 4, 1)
     assert_refused(service.http.post("/generate", json={"model": "hamlet"}))
+
+
+@pytest.mark.parametrize(("method", "path"), OPENING)
+def test_in_a_crowd_who_has_no_scope_is_told_so_first(service: Service, method: str, path: str) -> None:
+    reads, generates = (make_key(service.database, scope) for scope in (Scope.READ, Scope.GENERATE))
+    service.generation.crowded = TooManyStreams(4, 4, 1)
+    refused = service.http.request(method, path, headers=bearer(reads))
+    assert assert_problem(refused, 403)["code"] == "missing_scope"
+    assert assert_problem(service.http.request(method, path, headers=bearer(generates)), 429)
+
+
+def test_calls_that_a_crowd_is_refused_are_those_of_the_app(service: Service) -> None:
+    assert {(method, path): name for name, method, path in routes(service)}.items() >= OPENING.items()
 
 
 def test_readiness_is_told_to_all_and_the_workers_to_those_with_a_key(service: Service) -> None:
