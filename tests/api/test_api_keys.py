@@ -369,6 +369,7 @@ def test_no_key_gets_the_job_of_another_by_its_idempotency_key(hamlet: Service, 
     assert again.json()["id"] == first.json()["id"]
     if start:
         assert_problem(others, 404)  # the checkpoint: it was asked for anew
+        assert_problem(hamlet.http.post("/jobs", json=body | start, headers=bearer(mine) | once), 409)
     else:
         assert others.json()["id"] != first.json()["id"]
         assert "idempotent-replayed" not in others.headers
