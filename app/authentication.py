@@ -34,7 +34,8 @@ REFUSED = (
 
 
 class AskForKey:
-    """ASGI middleware: leaves the key, or None where none is asked for, in the request's state; or answers 401."""
+    """ASGI middleware: leaves the key, or None where none is asked for, in the request's state, beside a way to ask
+    again later; or answers 401."""
 
     def __init__(self, app: ASGIApp, database: Callable[[], Database], open_routes: Sequence[BaseRoute]) -> None:
         self._app = app
@@ -47,8 +48,8 @@ class AskForKey:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         state, headers = scope.setdefault("state", {}), Headers(scope=scope)
+        state["is_stranger"] = lambda: self._is_stranger(headers)
         if self._is_open(scope):
-            state["is_stranger"] = lambda: self._is_stranger(headers)
             return await self._app(scope, receive, send)
         try:
             state["key"] = await self._key(headers)
@@ -59,7 +60,8 @@ class AskForKey:
         await self._app(scope, receive, send)
 
     async def _is_stranger(self, headers: Headers) -> bool:
-        """For open routes that have something to tell to those alone who could ask for more."""
+        """For open routes that have something to tell to those alone who could ask for more, and for answers that
+        outlast the moment in which the key was asked for."""
         try:
             await self._key(headers)
         except (KeyRefused, StoreError):  # who cannot be told from a stranger is one

@@ -1,6 +1,6 @@
 """Refuses a crowd before it costs much: when every stream is open, a request for one is neither routed nor validated.
 
-Knows the paths that open streams, and no more of them. Pure ASGI: a refusal that went through routing, validation and
+Knows the calls that open streams, and no more of them. Pure ASGI: a refusal that went through routing, validation and
 tasks of its own would take twice as long, and a thousand clients that come at once wait for one another. Invariant:
 nothing is refused here while a place is free; what else is wrong with a request is told only then.
 """
@@ -10,11 +10,16 @@ from collections.abc import Callable
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app.access import check_allowed
 from app.errors import Problem, problem_of
 from app.generation.streams import TooManyStreams
 
-OPENING = {"/generate": ("GET", "POST"), "/score": ("POST",)}
-"""The methods by which a path opens a stream."""
+OPENING = {
+    ("POST", "/generate"): "generate",
+    ("GET", "/generate"): "generate_by_query",
+    ("POST", "/score"): "score",
+}
+"""The calls that open a stream, by method and path."""
 SMALL_BYTES = 64 * 1024
 """A body of so many is read before the refusal, so that its connection stays. Larger ones go by way of their route,
 which reads all that it takes: cut off while it is still writing, a client may lose the answer."""
@@ -35,15 +40,16 @@ class RefuseCrowds:
         try:
             while (message := await receive())["type"] == "http.request" and message.get("more_body", False):
                 pass
+            check_allowed(scope["state"]["key"], OPENING[scope["method"], scope["path"]])
             refusal = problem_of(full)
-        except Problem as problem:  # the service stops while the body is under way
+        except Problem as problem:  # not allowed; or the service stops while the body is under way
             refusal = problem
         return await refusal.response()(scope, receive, send)
 
 
 def _opens_stream(scope: Scope) -> bool:
     """Whether it is a request for a stream, with a small body or none."""
-    if scope["type"] != "http" or scope["method"] not in OPENING.get(scope["path"], ()):
+    if scope["type"] != "http" or (scope["method"], scope["path"]) not in OPENING:
         return False
     headers = Headers(scope=scope)
     length = headers.get("content-length", "0")

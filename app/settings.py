@@ -75,7 +75,10 @@ class Settings(BaseSettings):
         30.0, ge=1, le=86_400, description="A client that takes nothing of its text or score for so long is given up."
     )
     max_queued_jobs: int = Field(
-        1_000, ge=1, le=1_000_000, description="Jobs that may wait; more are told to come later."
+        1_000,
+        ge=1,
+        le=1_000_000,
+        description="Jobs that may wait; more are told to come later, but for the first of an API key.",
     )
     torch_threads: int | None = Field(
         None,

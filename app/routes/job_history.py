@@ -1,7 +1,8 @@
 """What a job reports: numbers, live events, the loss curve as a picture.
 
 Knows HTTP and the store's functions, no SQL. Invariant: a live stream holds neither a thread nor a database connection
-while it waits, and gives each event once, in order, however often the client comes back.
+while it waits, and gives each event once, in order, however often the client comes back; nothing is told to a key that
+is not valid any more.
 """
 
 import asyncio
@@ -89,13 +90,14 @@ async def follow_job(
     """Server-sent events, from the first one on: status, progress, evaluation, sample, checkpoint, setback.
 
     The stream ends after the last event of a finished job, and when the service stops: come back with `Last-Event-ID`.
+    It also ends when its API key is not valid any more.
 
     Swagger UI shows a stream only when it has ended, so for a running job it waits; the other calls of the page work
     meanwhile. To see events as they come, use `curl -N` with the address of this call.
     """
     stopping: asyncio.Event = request.app.state.stopping
     seen = last_event_id or 0
-    while not stopping.is_set():
+    while not (stopping.is_set() or await request.state.is_stranger()):
         news, finished = await run_in_threadpool(_news, database, job.id, seen)
         for event in news:
             yield ServerSentEvent(event=event.type, id=str(event.id), data=_data(event))

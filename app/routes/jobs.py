@@ -31,7 +31,8 @@ IdempotencyKey = Annotated[
     Header(
         min_length=1,
         max_length=255,
-        description="Any text of your own: the same one with the same request gives the first job again.",
+        description="Any text of your own: the same one with the same request gives the first job again. "
+        "Each API key has its own.",
     ),
 ]
 
@@ -66,7 +67,7 @@ def create_job(
     places = places_of(watch.workers_seen())
     if request.from_checkpoint is None:
         job, new = queue(database, request.corpus, partial(order_anew, request, places))
-    elif first := jobs.first_of_key(database, key):  # whatever has become of the checkpoint since
+    elif first := jobs.first_of_key(database, key, key_id=whose):  # whatever has become of the checkpoint since
         job, new = first, False
     else:
         job, new = _queue_continued(queue, database, request, places, request.from_checkpoint)
@@ -134,9 +135,9 @@ def pause_job(database: StoredIn, response: Response, id: JobKey) -> JobDocument
 
 
 @router.post("/jobs/{id}/resume", summary="Resume a job", responses=problems(404, 409, 422, 429, 507))
-def resume_job(database: StoredIn, id: JobKey) -> JobDocument:
-    """Queue a paused job again. 429 if as many jobs of its API key wait as may."""
-    return job_document(jobs.resume_job(database, id))
+def resume_job(database: StoredIn, settings: Configured, id: JobKey) -> JobDocument:
+    """Queue a paused job again. 429 if as many jobs wait as may, in all or of its API key."""
+    return job_document(jobs.resume_job(database, id, settings.max_queued_jobs))
 
 
 @router.delete(

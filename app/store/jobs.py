@@ -6,6 +6,7 @@ that name. Invariant: what is refused has changed nothing.
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from typing import Any
 
 from sqlalchemy import Connection, delete, insert, select, update
@@ -20,7 +21,7 @@ from app.store.job_rows import Job, find_job, move, read_job, select_jobs
 from app.store.job_state import JobStatus
 from app.store.names import check_name, new_id
 from app.store.pages import Page, read_page
-from app.store.queue import check_room, check_room_of_key
+from app.store.queue import check_room
 from app.store.schema import idempotency_keys, jobs
 from app.store.trained_models import find_checkpoint_in
 
@@ -72,21 +73,25 @@ def enqueue_planned(
     `plan` is asked within the transaction, so keep it short; what it raises refuses the job. `idempotency` is the key
     and the request's SHA-256: one that is known is honoured whatever has become of the corpus since. Raises NotFound
     (corpus or checkpoint), InvalidName, QueueFull, Corrupted (the checkpoint), or Conflict for a key that came with
-    another request. `key_id` is the API key whose job it is: its own limit holds too.
+    another request. `key_id` is the API key whose job it is: its own limit holds too, and idempotency keys are its own.
     """
     with database.write() as connection:
-        first = _first_of_key(connection, idempotency)
+        first = _first_of_key(connection, idempotency, key_id)
         if first is not None:
             return first, False
         corpus = find_corpus(connection, corpus_key)
         order = plan(corpus)
         check_name(order.name)
-        check_room(connection, queue_limit)
-        check_room_of_key(connection, key_id)
+        check_room(connection, queue_limit, key_id)
         job_id = _insert(database, connection, corpus, from_checkpoint, order, key_id)
         if idempotency is not None:
             key, request_sha256 = idempotency
-            row = {"key": key, "request_sha256": request_sha256, "job_id": job_id, "created_at": database.now()}
+            row = {
+                "key": _own(key, key_id),
+                "request_sha256": request_sha256,
+                "job_id": job_id,
+                "created_at": database.now(),
+            }
             connection.execute(insert(idempotency_keys).values(row))
         job = read_job(connection, job_id)
         fault_point("job.queueing")
@@ -94,17 +99,22 @@ def enqueue_planned(
     return job, True
 
 
-def first_of_key(database: Database, idempotency: tuple[str, str] | None) -> Job | None:
+def first_of_key(database: Database, idempotency: tuple[str, str] | None, *, key_id: str | None = None) -> Job | None:
     """The job that came of an idempotency key before; None if it is a new one. Raises Conflict as `enqueue_planned`."""
     with database.read() as connection:
-        return _first_of_key(connection, idempotency)
+        return _first_of_key(connection, idempotency, key_id)
 
 
-def _first_of_key(connection: Connection, idempotency: tuple[str, str] | None) -> Job | None:
+def _own(key: str, key_id: str | None) -> str:
+    """An idempotency key as it is stored. Of an API key's a hash: both together would be too long for the column."""
+    return key if key_id is None else f"{key_id}/{sha256(key.encode()).hexdigest()}"
+
+
+def _first_of_key(connection: Connection, idempotency: tuple[str, str] | None, key_id: str | None) -> Job | None:
     if idempotency is None:
         return None
     key, request_sha256 = idempotency
-    known = connection.execute(select(idempotency_keys).where(idempotency_keys.c.key == key)).first()
+    known = connection.execute(select(idempotency_keys).where(idempotency_keys.c.key == _own(key, key_id))).first()
     if known is None:
         return None
     if known.request_sha256 != request_sha256:
@@ -184,14 +194,14 @@ def pause_job(database: Database, key: str) -> Job:
         return read_job(connection, job.id)
 
 
-def resume_job(database: Database, key: str) -> Job:
-    """Queued again, at its old place. Raises NotFound; Conflict when it is not paused (yet); QueueFull for its key."""
+def resume_job(database: Database, key: str, queue_limit: int = 1000) -> Job:
+    """Queued again, at its old place. Raises NotFound; Conflict when it is not paused (yet); QueueFull."""
     with database.write() as connection:
         job = find_job(connection, key)
         if job.status is JobStatus.RUNNING:  # queued may follow on running too, but not at a person's word
             raise Conflict(f"cannot resume {job.id}: it is {'being paused' if job.pause_requested else 'running'}")
-        if job.status is JobStatus.PAUSED:  # or pausing would be a way around the limit
-            check_room_of_key(connection, job.key_id)
+        if job.status is JobStatus.PAUSED:  # or pausing would be a way around the limits
+            check_room(connection, queue_limit, job.key_id)
         _move(database, connection, job, JobStatus.QUEUED, "resume")
         return read_job(connection, job.id)
 

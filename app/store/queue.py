@@ -1,12 +1,13 @@
 """Whose turn it is: the order in which waiting jobs are claimed, and how many may wait.
 
 Invariant: keys take turns, each with its oldest job, so that whoever queues a thousand delays the first of another key
-by one job for each worker. All jobs without a key are one key's; alone they go first in, first out.
+by one job for each worker, and cannot keep it out of the queue. All jobs without a key are one key's; alone they go
+first in, first out.
 """
 
 from typing import Any
 
-from sqlalchemy import Connection, Select, delete, func, select
+from sqlalchemy import ColumnElement, Connection, Select, delete, func, select
 from sqlalchemy.sql.selectable import ScalarSelect
 
 from app.store.database import upsert
@@ -77,23 +78,20 @@ def place_of(job: Any) -> ScalarSelect[int]:
     return select(placed.c.place).where(placed.c.sequence == job.c.sequence).scalar_subquery()
 
 
-def check_room(connection: Connection, queue_limit: int) -> None:
-    """Return if one more job may wait. Raises QueueFull."""
-    if _count(connection) >= queue_limit:
+def check_room(connection: Connection, queue_limit: int, key_id: str | None) -> None:
+    """Return if one more job of the key may wait. Raises QueueFull.
+
+    Of whom nothing waits one is taken even into a full queue: nobody's thousand jobs keep another's first one out.
+    """
+    own = _waiting.c.key_id == key_id  # of None: IS NULL
+    if _count(connection) >= queue_limit and _count(connection, own):
         raise QueueFull(queue_limit)
-
-
-def check_room_of_key(connection: Connection, key_id: str | None) -> None:
-    """Return if one more job of the key may wait. Raises QueueFull."""
     if key_id is None:
         return
     limit = connection.execute(select(api_keys.c.max_queued_jobs).where(api_keys.c.id == key_id)).scalar()
-    if limit is not None and _count(connection, key_id) >= limit:
+    if limit is not None and _count(connection, own) >= limit:
         raise QueueFull(limit, of_key=True)
 
 
-def _count(connection: Connection, key_id: str | None = None) -> int:
-    waiting = select(func.count()).select_from(_waiting).where(_queued)
-    if key_id is not None:
-        waiting = waiting.where(_waiting.c.key_id == key_id)
-    return connection.execute(waiting).scalar_one()
+def _count(connection: Connection, *conditions: ColumnElement[bool]) -> int:
+    return connection.execute(select(func.count()).select_from(_waiting).where(_queued, *conditions)).scalar_one()

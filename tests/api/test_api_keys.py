@@ -13,6 +13,7 @@ from fastapi.routing import APIRoute, iter_route_contexts
 from starlette.routing import Mount
 
 from app.access import OPEN, SCOPES
+from app.crowd import OPENING
 from app.generation.streams import TooManyStreams
 from app.logs import JsonLines
 from app.main import create_app
@@ -263,6 +264,19 @@ def test_in_a_crowd_who_has_no_key_is_told_so_first(service: Service) -> None:
     assert_refused(service.http.post("/generate", json={"model": "hamlet"}))
 
 
+@pytest.mark.parametrize(("method", "path"), OPENING)
+def test_in_a_crowd_who_has_no_scope_is_told_so_first(service: Service, method: str, path: str) -> None:
+    reads, generates = (make_key(service.database, scope) for scope in (Scope.READ, Scope.GENERATE))
+    service.generation.crowded = TooManyStreams(4, 4, 1)
+    refused = service.http.request(method, path, headers=bearer(reads))
+    assert assert_problem(refused, 403)["code"] == "missing_scope"
+    assert assert_problem(service.http.request(method, path, headers=bearer(generates)), 429)
+
+
+def test_calls_that_a_crowd_is_refused_are_those_of_the_app(service: Service) -> None:
+    assert {(method, path): name for name, method, path in routes(service)}.items() >= OPENING.items()
+
+
 def test_readiness_is_told_to_all_and_the_workers_to_those_with_a_key(service: Service) -> None:
     assert service.http.get("/readyz").json()["workers"] == []
     key = make_key(service.database)
@@ -343,6 +357,22 @@ def test_a_key_may_queue_as_many_jobs_as_it_is_said_to(hamlet: Service) -> None:
     assert queue(hamlet, few, "three").status_code == 202
     resumed = hamlet.http.post(f"/jobs/{second.json()['id']}/resume", headers=bearer(few))
     assert_problem(resumed, 429)
+
+
+@pytest.mark.parametrize("start", [{}, {"from_checkpoint": "hamlet"}])
+def test_no_key_gets_the_job_of_another_by_its_idempotency_key(hamlet: Service, start: dict[str, str]) -> None:
+    mine, other = (make_key(hamlet.database) for _ in range(2))
+    body, once = {"corpus": "hamlet", "name": "once"}, {"Idempotency-Key": "once"}
+    first = hamlet.http.post("/jobs", json=body, headers=bearer(mine) | once)
+    again = hamlet.http.post("/jobs", json=body, headers=bearer(mine) | once)
+    others = hamlet.http.post("/jobs", json=body | start, headers=bearer(other) | once)
+    assert again.json()["id"] == first.json()["id"]
+    if start:
+        assert_problem(others, 404)  # the checkpoint: it was asked for anew
+        assert_problem(hamlet.http.post("/jobs", json=body | start, headers=bearer(mine) | once), 409)
+    else:
+        assert others.json()["id"] != first.json()["id"]
+        assert "idempotent-replayed" not in others.headers
 
 
 def test_the_document_says_how_a_key_is_shown_and_what_it_opens(http: httpx.Client) -> None:

@@ -7,12 +7,14 @@ import math
 import struct
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import httpx
 import pytest
 
 from app.store import claims, jobs, recording
+from app.store.api_keys import Scope, create_key, revoke_key
 from app.store.claims import Claim
 from app.store.job_state import JobStatus
 from tests.api.service import DEADLINE_SECONDS, Service, assert_problem
@@ -208,6 +210,41 @@ def test_a_stream_of_a_deleted_job_ends(service: Service) -> None:
         assert next(stream)["event"] == "status"
         jobs.delete_job(service.database, job.id)
         assert list(stream) == []
+
+
+@pytest.mark.parametrize("end", ["revoked", "expired", "first"])
+def test_a_stream_ends_with_its_key(service: Service, claim: Claim, end: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one that was begun without, when the first key is made."""
+    headers = {}
+    if end != "first":
+        key = create_key(service.database, "mine", frozenset({Scope.READ}), lifetime=timedelta(hours=1))[1]
+        headers = {"Authorization": f"Bearer {key}"}
+    with service.http.stream("GET", f"/jobs/{claim.job.id}/events", headers=headers) as answer:
+        stream = parsed(answer.iter_lines())
+        assert [next(stream)["event"] for _ in range(2)] == ["status"] * 2
+        if end == "revoked":
+            revoke_key(service.database, "mine")
+        elif end == "expired":
+            later = service.database.now() + timedelta(hours=1)
+            monkeypatch.setattr(service.database, "now", lambda: later)
+        else:
+            create_key(service.database, "first", frozenset({Scope.READ}))
+        report(service, claim, 1, 3.0)
+        # One look may have been under way.
+        assert [event["event"] for event in stream] in ([], ["progress"])  # no error either, and the job runs on
+    assert service.http.get("/jobs", headers=headers).status_code == 401
+
+
+def test_a_stream_goes_on_when_another_key_is_revoked(service: Service, claim: Claim) -> None:
+    keys = {name: create_key(service.database, name, frozenset({Scope.READ}))[1] for name in ("mine", "other")}
+    mine = {"Authorization": f"Bearer {keys['mine']}"}
+    with service.http.stream("GET", f"/jobs/{claim.job.id}/events", headers=mine) as answer:
+        stream = parsed(answer.iter_lines())
+        assert [next(stream)["event"] for _ in range(2)] == ["status"] * 2
+        revoke_key(service.database, "other")
+        report(service, claim, 1, 3.0)
+        claims.finish(service.database, claim, JobStatus.FAILED, {"code": "crashed", "detail": "for a test"})
+        assert [event["event"] for event in stream] == ["progress", "status"]
 
 
 def test_open_streams_end_when_the_service_stops(own_service: Service) -> None:

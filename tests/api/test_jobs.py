@@ -314,6 +314,14 @@ def test_cancel_of_a_running_job_answers_202_and_the_wish(service: Service) -> N
     assert service.http.get(f"/jobs/{job.id}").json()["status"] == "cancelled"
 
 
+def test_a_paused_job_is_not_resumed_into_a_full_queue(service: Service) -> None:
+    waiting = [service.enqueue(name=f"job-{number}") for number in range(4)]
+    service.http.post(f"/jobs/{waiting[0].id}/pause")
+    assert assert_problem(service.http.post(f"/jobs/{waiting[0].id}/resume"), 429)["code"] == "queue_full"
+    service.claim()
+    assert service.http.post(f"/jobs/{waiting[0].id}/resume").is_success
+
+
 @pytest.mark.parametrize("call", ["cancel", "pause", "resume"])
 def test_a_finished_job_stays_as_it_is(service: Service, call: str) -> None:
     job = service.enqueue()

@@ -9,7 +9,7 @@ import pytest
 
 from app.store.api_keys import ApiKey, Scope, any_usable, create_key, list_keys, revoke_key
 from app.store.errors import Conflict, DatabaseFailed, NotFound
-from app.store.key_ring import KeyRefused, KeyRing
+from app.store.key_ring import KeyRefused, KeyRing, Keys
 from app.store.key_text import parse_key, without_keys
 from app.store.names import InvalidName
 from app.store.workers import announce
@@ -119,6 +119,76 @@ def test_what_is_committed_while_keys_are_read_is_not_missed(scene: Any) -> None
     assert ring.held()[1] is None
     with pytest.raises(KeyRefused):
         recognize(ring, text)
+
+
+def test_two_threads_that_read_first_count_commits_with_one_connection(
+    scene: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first is stopped when it has its connection; what the second makes of that must not hide a key."""
+    ring, begin = KeyRing(scene.database), scene.database.commits
+    has_begun, may_go_on = threading.Event(), threading.Event()
+    begun = []
+
+    def begin_slowly() -> Any:
+        begun.append(own := begin())
+        if len(begun) == 1:
+            has_begun.set()
+            assert may_go_on.wait(20)
+        return own
+
+    monkeypatch.setattr(scene.database, "commits", begin_slowly)
+    first = threading.Thread(target=ring.read, args=(None,))
+    try:
+        with scene.database.read():  # takes the one connection with a past: new ones count alike
+            first.start()
+            assert has_begun.wait(20)
+            assert recognize(ring, None) is None
+            assert recognize(ring, None) is None
+        announce(scene.database, "worker-1", "cpu")
+        assert recognize(ring, None) is None
+        create_key(scene.database, "ci", READ)
+    finally:
+        may_go_on.set()
+        first.join(20)
+    for _ in range(3):
+        with pytest.raises(KeyRefused):
+            recognize(ring, None)
+    assert len(begun) == 1
+
+
+def test_a_connection_that_could_not_be_had_is_asked_for_again(scene: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    ring = KeyRing(scene.database)
+
+    def fail() -> None:
+        raise DatabaseFailed("disk I/O error")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(scene.database, "commits", fail)
+        with pytest.raises(DatabaseFailed):
+            recognize(ring, None)
+    recognize(ring, None)
+    recognize(ring, None)
+    assert ring.held()[1] is not None
+
+
+def test_revoked_keys_are_not_read_though_they_close_the_installation(
+    scene: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ring, read = KeyRing(scene.database), []
+
+    def keys(rows: Any, *more: Any) -> Keys:
+        read.append([row.name for row in rows])
+        return Keys(rows, *more)
+
+    monkeypatch.setattr("app.store.key_ring.Keys", keys)
+    for name in ("one", "two"):
+        create_key(scene.database, name, READ)
+        revoke_key(scene.database, name)
+    with pytest.raises(KeyRefused):
+        recognize(ring, None)
+    text = create_key(scene.database, "three", READ)[1]
+    assert recognize(ring, text) is not None
+    assert read == [[], ["three"]]
 
 
 def test_to_ask_for_commits_neither_waits_nor_fails(scene: Any) -> None:

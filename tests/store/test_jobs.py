@@ -3,8 +3,10 @@
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from app.store import claims
+from app.store.api_keys import Scope, create_key
 from app.store.errors import Conflict, Corrupted, InvalidCursor, NotFound, QueueFull
 from app.store.events import events_after
 from app.store.job_state import FINISHED, TRANSITIONS, JobStatus
@@ -22,6 +24,7 @@ from app.store.jobs import (
 )
 from app.store.metrics import read_metrics
 from app.store.names import InvalidName
+from app.store.schema import idempotency_keys
 from app.store.trained_models import (
     delete_model,
     find_checkpoint,
@@ -85,6 +88,24 @@ def test_the_same_idempotency_key_and_request_give_the_first_job(scene: Any) -> 
     assert enqueue(scene.database, **details, idempotency=("key", REQUEST))[0].status is JobStatus.CANCELLED
     delete_job(scene.database, first.id)
     assert enqueue(scene.database, **details, idempotency=("key", REQUEST))[1] is True
+
+
+def test_an_idempotency_key_is_that_of_its_api_key(scene: Any) -> None:
+    longest = "k" * 255
+    details = {"name": "once", "corpus_id": scene.corpus().id, "model": {}, "training": {}}
+    owners = [None, *(create_key(scene.database, name, frozenset(Scope))[0].id for name in "ab")]
+    made = [
+        enqueue(scene.database, **details, idempotency=(longest, REQUEST[:-1] + str(number)), key_id=owner)
+        for number, owner in enumerate(owners)
+    ]
+    assert [is_new for _, is_new in made] == [True] * 3
+    for number, (owner, (job, _)) in enumerate(zip(owners, made, strict=True)):
+        again = longest, REQUEST[:-1] + str(number)
+        assert enqueue(scene.database, **details, idempotency=again, key_id=owner) == (job, False)
+        assert first_of_key(scene.database, again, key_id=owner) == job
+    with scene.database.read() as connection:
+        stored = connection.execute(select(idempotency_keys.c.key)).scalars().all()
+    assert max(map(len, stored)) == 255, "PostgreSQL refuses more"
 
 
 def test_a_full_queue_takes_no_more(scene: Any) -> None:

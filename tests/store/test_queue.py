@@ -137,6 +137,39 @@ def test_a_key_may_have_fewer_jobs_waiting_than_all_together(scene: Any) -> None
     assert resume_job(scene.database, "a1").status is JobStatus.QUEUED
 
 
+def test_a_queue_that_one_key_has_filled_takes_the_first_job_of_every_other(scene: Any, keys: dict[str, str]) -> None:
+    crowd(scene, {keys["a"]: 1000})
+    first = {name: scene.job(name=f"{name}1", key_id=keys.get(name)) for name in ("b", "c", "-")}
+    before = scene.dump()
+    for name in ("a", *first):
+        with pytest.raises(QueueFull, match="1000 jobs are waiting already"):
+            scene.job(name=f"{name}2", key_id=keys.get(name))
+    assert scene.dump() == before
+    pause_job(scene.database, first["b"].id)
+    scene.job(name="b2", key_id=keys["b"])
+    assert claimed(scene, 4) == ["job-0", "c1", "-1", "b2"]
+
+
+def test_a_first_job_too_must_be_allowed_to_its_key(scene: Any) -> None:
+    one = create_key(scene.database, "one", frozenset(Scope), max_queued_jobs=1)[0].id
+    scene.job(name="-1")
+    scene.job(name="o1", key_id=one, queue_limit=1)
+    with pytest.raises(QueueFull, match="1 job of this API key"):
+        scene.job(name="o2", key_id=one, queue_limit=9)
+
+
+@pytest.mark.parametrize("whose", ["a", "-"])
+def test_pausing_and_resuming_is_no_way_into_a_full_queue(scene: Any, keys: dict[str, str], whose: str) -> None:
+    queue(scene, f"{whose}1", f"{whose}2", keys=keys)
+    pause_job(scene.database, f"{whose}1")
+    before = scene.dump()
+    with pytest.raises(QueueFull, match="1 job is waiting already"):
+        resume_job(scene.database, f"{whose}1", queue_limit=1)
+    assert scene.dump() == before
+    scene.claim()
+    assert resume_job(scene.database, f"{whose}1", queue_limit=1).status is JobStatus.QUEUED
+
+
 def crowd(scene: Any, numbers: dict[str, int]) -> None:
     """So many waiting jobs of each key, taking turns, as a thousand requests would leave them."""
     pattern = scene.job(name="pattern")
