@@ -21,6 +21,11 @@ LINGER_SECONDS = 2.0
 _too_large = too_large().response()
 
 
+def has_body(headers: Headers) -> bool:
+    """Whether a request with these headers has a body, be it one that is still to come."""
+    return headers.get("content-length", "").strip("0") != "" or "transfer-encoding" in headers
+
+
 class EndRefusedUploads:
     """ASGI middleware: after an error that comes before the body's end, the connection is closed."""
 
@@ -75,7 +80,7 @@ class _Body:
 
     def __init__(self, receive: Receive, headers: Headers) -> None:
         self._receive = receive
-        self.ended = headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
+        self.ended = not has_body(headers)
 
     async def receive(self) -> Message:
         message = await self._receive()

@@ -1,7 +1,8 @@
 """Answers that cannot be completed: their connection ends, so that no reader takes them for whole.
 
 Knows no route and no server: ASGI has no word for it, so the server offers it as an extension of the request.
-Invariant: what was sent arrives; the end of a whole answer does not.
+Invariant: the end of a whole answer does not arrive; what was sent before does. But where the end of the connection is
+that of the answer (HTTP/1.0), the server resets it, which may cost the client a part of what was sent.
 """
 
 from starlette.types import Scope

@@ -7,6 +7,7 @@ what it is.
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app.body_limit import has_body
 from app.errors import Problem
 
 
@@ -26,5 +27,6 @@ class RefuseCodedBodies:
 
 
 def _is_coded(headers: Headers) -> bool:
+    """Whether there is a body, and one that is not as it is."""
     codings = ",".join(headers.getlist("content-encoding")).split(",")
-    return any(coding.strip().lower() not in ("", "identity") for coding in codings)
+    return has_body(headers) and any(coding.strip().lower() not in ("", "identity") for coding in codings)

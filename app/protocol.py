@@ -2,12 +2,14 @@
 
 Knows no route: it is so of every answer. Invariants: whatever bytes come in that are no request, the answer, if there
 is one, is a problem document; what waits for a client is bounded in bytes, but for the last piece of an answer, and,
-when it takes none of them, in time; so is the time that a connection has to ask for something.
+when it takes none of them, in time; so is the time that a connection has to ask for something, and how many there are.
 """
 
 import asyncio
 import logging
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import h11
@@ -16,7 +18,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from app.answer_headers import GUARDS
 from app.broken_answers import is_broken_off, offer
-from app.errors import Problem
+from app.descriptors import most_connections
+from app.errors import RETRY_SECONDS, Problem
+from app.heads import BoundedHeads
 from app.reader_watch import ReaderWatch
 from app.statuses import STATUSES
 
@@ -24,7 +28,6 @@ log = logging.getLogger(__name__)
 
 HEAD_BYTES = 64 * 1024
 """Of the first line and the headers: a prompt by GET is in them."""
-PIECE_BYTES = 16 * 1024
 UNSENT_BYTES = 8 * 1024
 """Of an answer that wait here for the system to take them, and what is written last: asyncio's own 64 KiB would be
 most of the memory of a stream that nobody reads."""
@@ -38,6 +41,7 @@ HEAD_SECONDS = 30.0
 LOOK_SECONDS = 5.0
 """How often a client is looked at."""
 TOO_SLOW = f"The head of the request did not come within {HEAD_SECONDS:g} seconds."
+TOO_MANY = "There are too many connections; those that ask for nothing end by themselves. Come again later."
 DETAIL = (
     "This is no HTTP/1.1 request that can be taken: malformed, with characters in its address that must be "
     f"percent-encoded (`é` is `%C3%A9`), or with headers of over {HEAD_BYTES} bytes."
@@ -49,6 +53,7 @@ class Protocol(H11Protocol):
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
+        self.conn = BoundedHeads(HEAD_BYTES)
         self.app = self._answer
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -69,6 +74,8 @@ class Protocol(H11Protocol):
         self._reader = ReaderWatch(transport, self.loop.time())
         self._last_cycle, self._waits_since = self.cycle, self.loop.time()
         self._next_look = self.loop.call_later(LOOK_SECONDS, self._look)
+        if len(self.connections) > most_connections():
+            self._refuse_connection()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._next_look.cancel()
@@ -101,13 +108,13 @@ class Protocol(H11Protocol):
         told: float = scope.get(PATIENCE, PATIENCE_SECONDS)
         return told if self._reader.is_told else max(told, PATIENCE_SECONDS)
 
-    def data_received(self, data: bytes) -> None:
-        """h11 limits only what is incomplete: headers that came all at once would pass, however many they are."""
-        while len(data) > PIECE_BYTES and self.conn.their_state is h11.IDLE:
-            super().data_received(data[:PIECE_BYTES])
-            data = data[PIECE_BYTES:]
-        if not self.transport.is_closing():
-            super().data_received(data)
+    def _refuse_connection(self) -> None:
+        log.info("a client was refused, there are %d connections", len(self.connections) - 1)
+        with suppress(OSError):  # closed with something unread, it would end by a reset, which may overtake the answer
+            os.read(self.transport.get_extra_info("socket").fileno(), HEAD_BYTES)
+        told = {"Retry-After": RETRY_SECONDS, "Connection": "close"}
+        self._refuse(Problem(503, "too_many_connections", TOO_MANY, headers=GUARDS | told))
+        self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
         """Answer, unless an answer has begun already, and close the connection."""

@@ -1,7 +1,7 @@
 """The service under uvicorn: how it listens, and how it ends.
 
 Knows the app only by its state. Invariant: on SIGTERM or Ctrl-C open streams end within a second, so that a shutdown
-never waits for a client.
+never waits for a client; and the loop does little while it cannot accept.
 """
 
 import ipaddress
@@ -13,8 +13,9 @@ import uvicorn
 from fastapi import FastAPI
 
 from app import logs
+from app.descriptors import raise_limit
 from app.main import begin_shutdown, create_app
-from app.protocol import HEAD_BYTES, Protocol
+from app.protocol import Protocol
 from app.settings import Settings, SettingsError
 from app.store.api_keys import any_usable
 from app.store.database import open_database
@@ -22,9 +23,21 @@ from app.store.database import open_database
 SHUTDOWN_SECONDS = 5
 """For answers under way; whatever takes longer is cut off."""
 
+ACCEPTED_AT_ONCE = 1
+"""In one turn of the loop. asyncio tries as often as its `backlog` says, and where no descriptor is left (Python 3.11)
+logs each failure and sets a timer of its own to try so many again: 2048 times more every second."""
+WAITING_CONNECTIONS = 2048
+"""In the kernel, until they are accepted; uvicorn's own number. Linux bounds it by `net.core.somaxconn`."""
+
 
 class Server(uvicorn.Server):
     """A uvicorn server that tells the app's streams to end before it waits for connections to close."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listener in (each for server in self.servers for each in server.sockets):
+            with listener.dup() as same:  # of which asyncio shows no `listen`
+                same.listen(WAITING_CONNECTIONS)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         app = self.config.app
@@ -46,7 +59,7 @@ def make_server(settings: Settings, app: FastAPI | None = None) -> Server:
         log_level=settings.log_level,
         log_config=None,  # its lines go the way of ours
         http=Protocol,
-        h11_max_incomplete_event_size=HEAD_BYTES,
+        backlog=ACCEPTED_AT_ONCE,
         server_header=False,
         # Anyone on this machine could make up an address that the log then shows, and a scheme.
         proxy_headers=False,
@@ -71,6 +84,7 @@ def without_query(record: logging.LogRecord) -> bool:
 def run(settings: Settings) -> None:
     """Serve until SIGTERM or Ctrl-C."""
     logs.set_up("service", settings.log_level, settings.log_format)
+    raise_limit()
     make_server(settings).run()
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.body_limit import has_body
 from app.errors import RETRY_SECONDS, Problem
 
 LOOK_SECONDS = 0.5
@@ -54,7 +55,7 @@ class _Body:
     def __init__(self, receive: Receive, headers: Headers, stopping: Callable[[], bool]) -> None:
         self._receive = receive
         self._stopping = stopping
-        self._ended = headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
+        self._ended = not has_body(headers)
 
     async def receive(self) -> Message:
         """The next message. Raises Problem in place of a piece that does not come before the service stops."""

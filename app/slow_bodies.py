@@ -2,15 +2,17 @@
 
 Knows no route. Pure ASGI: `BaseHTTPMiddleware` would hide disconnects. Invariant: a body is waited for no longer than
 `IDLE_SECONDS` at a time and, all in all, as long as so many bytes take at the slowest pace that is borne. Only waiting
-for the client counts, not what the database or the disk takes.
+for the client counts, not what the database or the disk takes, nor that this process itself stood still.
 """
 
 import asyncio
 import time
+from contextlib import suppress
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.body_limit import has_body
 from app.errors import Problem
 
 IDLE_SECONDS = 30.0
@@ -19,6 +21,10 @@ GRACE_SECONDS = 60.0
 """For the first bytes, at whatever pace."""
 SLOWEST_BYTES_PER_SECOND = 4096
 """Beyond the grace. A bad line of a telephone is ten times as fast; 1 GiB may take three days."""
+
+LOOK_SECONDS = 1.0
+"""A wait is counted in looks of so many seconds; one that took over twice as long says nothing of the client: the event
+loop stood still (a paused container, a suspended machine), and what has come meanwhile is only now being read."""
 
 
 class EndSlowBodies:
@@ -54,18 +60,30 @@ class _Body:
     def __init__(self, receive: Receive, headers: Headers) -> None:
         self._receive = receive
         self._left = GRACE_SECONDS
-        self.ended = headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
+        self.ended = not has_body(headers)
 
     async def receive(self) -> Message:
         """The next message. Raises Problem in place of a piece that does not come in time."""
         if self.ended:
             return await self._receive()
-        began = time.monotonic()
-        try:
-            async with asyncio.timeout(min(IDLE_SECONDS, self._left)):
-                message = await self._receive()
-        except TimeoutError:
-            raise too_slow() from None
-        self._left += len(message.get("body", b"")) / SLOWEST_BYTES_PER_SECOND - (time.monotonic() - began)
+        waited = 0.0
+        while True:
+            message, seconds = await self._look(min(LOOK_SECONDS, IDLE_SECONDS - waited, self._left))
+            waited += seconds
+            self._left -= seconds
+            if message is not None:
+                break
+            if waited >= IDLE_SECONDS or self._left <= 0:
+                raise too_slow()
+        self._left += len(message.get("body", b"")) / SLOWEST_BYTES_PER_SECOND
         self.ended = message["type"] != "http.request" or not message.get("more_body", False)
         return message
+
+    async def _look(self, seconds: float) -> tuple[Message | None, float]:
+        """What comes within so many seconds, if anything, and how many of those that it took count."""
+        began, message = time.monotonic(), None
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                message = await self._receive()
+        took = time.monotonic() - began
+        return message, took if took <= 2 * LOOK_SECONDS else 0.0

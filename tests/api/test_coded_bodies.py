@@ -20,3 +20,11 @@ def test_a_body_that_says_that_it_is_not_coded_is_taken(service: Service) -> Non
     headers = {"Content-Encoding": "identity"}
     answer = service.http.post("/corpora", files={"file": ("a.txt", TEXT)}, headers=headers)
     assert answer.status_code == 201
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
+def test_a_request_without_a_body_may_name_a_coding(service: Service, method: str) -> None:
+    for length in ({}, {"Content-Length": "0"}):
+        answer = service.http.request(method, "/healthz", headers={"Content-Encoding": "gzip"} | length)
+        assert answer.status_code != 415
+    assert service.http.get("/healthz", headers={"Content-Encoding": "gzip"}).status_code == 200

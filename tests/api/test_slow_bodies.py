@@ -94,6 +94,24 @@ def test_a_body_that_keeps_its_pace_may_take_longer_than_the_grace(
         assert answer.status == 201, answer.read()
 
 
+def test_a_service_that_stood_still_itself_takes_what_came_meanwhile(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slow_bodies, "IDLE_SECONDS", 2.0)
+    monkeypatch.setattr(slow_bodies, "GRACE_SECONDS", 3.0)
+    rest = b"to be, or not to be\r\n--end-of-a-part--\r\n"
+    with socket.create_connection(service.address) as connection:
+        connection.settimeout(DEADLINE_SECONDS)
+        connection.sendall(b"".join(announced("/corpora", len(PART) + len(rest), PART, FORM)))
+        time.sleep(0.2)
+        service.server.servers[0].get_loop().call_soon_threadsafe(time.sleep, 4.0)
+        time.sleep(0.2)
+        connection.sendall(rest)
+        answer = HTTPResponse(connection)
+        answer.begin()
+        assert answer.status == 201, answer.read()
+
+
 @pytest.mark.parametrize(
     "begun", [b"", b"GET /healthz HTTP/1.1\r\n", b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"]
 )
