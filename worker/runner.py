@@ -87,7 +87,13 @@ class Runner:
             else:
                 self.run_job(claim)
         presence.join()
-        workers.leave(self._database, self._worker_id)
+        self._leave()
+
+    def _leave(self) -> None:
+        try:
+            workers.leave(self._database, self._worker_id)
+        except StoreError:  # it stays in the list for a lease, as a dead one does
+            log.warning("the worker is gone, and could not say so", exc_info=True)
 
     def _announce(self) -> None:
         while not self._stop.is_set():
@@ -114,26 +120,33 @@ class Runner:
         self._job_id = claim.job.id
         heartbeat.start()
         try:
-            end = self._attempt(claim, heartbeat)
+            end = self._end_of(claim, heartbeat)
+            heartbeat.detach()
+            # Until it is recorded, which may have to wait for a lock or for room, the job is ours.
+            self._record_end(claim, end)
         except LeaseLost:
             log.warning("job %s: attempt %d lost its lease", claim.job.id, claim.attempt)
-            return
-        except Exception as error:
-            log.exception("job %s: attempt %d broke off", claim.job.id, claim.attempt)
-            if isinstance(error, NOT_NOW) or (isinstance(error, OSError) and error.errno in NO_ROOM):
-                end = self._postponed
-            else:
-                # A failing disk, a bug of ours: the next attempt starts from the newest resume point, and three without
-                # progress fail the job.
-                end = self._crashed
         finally:
             heartbeat.end()
             self._job_id = None
-        self._record_end(claim, end)
+
+    def _end_of(self, claim: Claim, heartbeat: Heartbeat) -> Callable[[Claim], None]:
+        """What to do with the job, whatever happened. Raises LeaseLost."""
+        try:
+            return self._attempt(claim, heartbeat)
+        except LeaseLost:
+            raise
+        except Exception as error:
+            log.exception("job %s: attempt %d broke off", claim.job.id, claim.attempt)
+            if isinstance(error, NOT_NOW) or (isinstance(error, OSError) and error.errno in NO_ROOM):
+                return self._postponed
+            # A failing disk, a bug of ours: the next attempt starts from the newest resume point, and three without
+            # progress fail the job.
+            return self._crashed
 
     def _record_end(self, claim: Claim, end: Callable[[Claim], None]) -> None:
         try:
-            self._once_there_is_room(lambda: end(claim), self._stop.is_set)
+            self._once_there_is_room(lambda: end(claim), self._stop.is_set, self._stop.wait)
         except (LeaseLost, StoreError):  # another worker takes it over when the lease has run out
             log.exception("job %s: the end of attempt %d could not be stored", claim.job.id, claim.attempt)
 
@@ -165,12 +178,16 @@ class Runner:
         for event in child.events():
             heartbeat.moved()
             with heartbeat.patience():  # storing a large checkpoint is no hung step
-                self._once_there_is_room(partial(recorder.record, event), lambda: heartbeat.ending is not None)
+                # Not `_stop.wait`, which is over at once when a stop is asked for: the ending comes with the next beat.
+                store, in_vain = partial(recorder.record, event), lambda: heartbeat.ending is not None
+                self._once_there_is_room(store, in_vain, heartbeat.wait_for_ending)
             if isinstance(event, Finished):
                 return self._after_finish(event, heartbeat.ending)
         raise AssertionError("events end with Finished or an exception")
 
-    def _once_there_is_room(self, store: Callable[[], None], in_vain: Callable[[], bool]) -> None:
+    def _once_there_is_room(
+        self, store: Callable[[], None], in_vain: Callable[[], bool], wait: Callable[[float], object]
+    ) -> None:
         """Store it, again and again while the disk is full or the database locked, unless that is in vain.
 
         Training stands still meanwhile and loses nothing; whatever is refused so has changed nothing.
@@ -182,7 +199,7 @@ class Runner:
                 if in_vain():
                     raise
                 log.warning("it could not be stored, and is tried again: %s", error)
-            self._stop.wait(ROOM_SECONDS)
+            wait(ROOM_SECONDS)
 
     def _after_finish(self, event: Finished, ending: Ending | None) -> Callable[[Claim], None]:
         if event.reason != "paused":
