@@ -25,6 +25,7 @@ from worker.events import Evaluated, Event, Finished, Progress, Sampled, Saved, 
 from worker.heartbeat import HEARTBEAT_SECONDS, Ending, Heartbeat
 from worker.launch import DISK_FULL, NO_ROOM, ChildCrashed, TrainingChild, TrainingFailed, TrainingRefusal, TrainingTask
 from worker.memory_check import lack_of_memory
+from worker.postponed import Postponed
 from worker.preparation import prepare
 from worker.workspace import attempt_folder, sweep
 
@@ -66,6 +67,7 @@ class Runner:
         self._start_child = start_child
         self._folder = settings.temporary_dir / "attempts"
         self._stop = stop
+        self._postponed = Postponed()
         self._job_id: str | None = None
 
     def run(self) -> None:
@@ -78,7 +80,7 @@ class Runner:
             try:
                 for job_id in stale.release_stale():
                     log.warning("job %s: its worker is gone, queued again", job_id)
-                claim = claims.claim_next(self._database, self._worker_id)
+                claim = claims.claim_next(self._database, self._worker_id, not_now=self._postponed.not_now())
             except StoreError:  # locked or full for now; nothing was claimed
                 log.warning("the queue could not be read", exc_info=True)
                 claim = None
@@ -139,7 +141,7 @@ class Runner:
         except Exception as error:
             log.exception("job %s: attempt %d broke off", claim.job.id, claim.attempt)
             if isinstance(error, NOT_NOW) or (isinstance(error, OSError) and error.errno in NO_ROOM):
-                return self._postponed
+                return self._later
             # A failing disk, a bug of ours: the next attempt starts from the newest resume point, and three without
             # progress fail the job.
             return self._crashed
@@ -177,6 +179,8 @@ class Runner:
         recorder = Recorder(self._database, claim)
         for event in child.events():
             heartbeat.moved()
+            if isinstance(event, Started):  # there was room for all that it needs to begin
+                self._postponed.forget(claim.job.id)
             with heartbeat.patience():  # storing a large checkpoint is no hung step
                 # Not `_stop.wait`, which is over at once when a stop is asked for: the ending comes with the next beat.
                 store, in_vain = partial(recorder.record, event), lambda: heartbeat.ending is not None
@@ -225,9 +229,11 @@ class Runner:
     def _released(self, claim: Claim) -> None:
         claims.release(self._database, claim)
 
-    def _postponed(self, claim: Claim) -> None:
-        self._stop.wait(ROOM_SECONDS)  # before it is claimed again
+    def _later(self, claim: Claim) -> None:
+        # Another worker may claim it at once, and what follows in the queue may find no room either.
+        self._stop.wait(ROOM_SECONDS)
         claims.release(self._database, claim)
+        self._postponed.add(claim.job.id)
 
     def _crashed(self, claim: Claim) -> None:
         claims.release(self._database, claim, crashed=True)
@@ -235,7 +241,7 @@ class Runner:
     def _failed(self, refusal: TrainingRefusal) -> Callable[[Claim], None]:
         log.error("the training process gave up", extra={"trace": refusal.traceback})
         if refusal.code == DISK_FULL:
-            return self._postponed
+            return self._later
         return self._unfit({"code": refusal.code, "detail": refusal.detail})
 
     def _unfit(self, error: dict[str, Any]) -> Callable[[Claim], None]:

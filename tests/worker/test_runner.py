@@ -1,5 +1,6 @@
 """The runner: whatever a child does, its job is recorded as what it is."""
 
+import errno
 import threading
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from app.store.errors import DatabaseBusy, DiskFull
 from app.store.job_state import JobStatus
 from models.config import ModelConfig, TrainingConfig
 from tests.worker.conftest import TEXT, ScriptedChild
-from worker import workspace
+from worker import postponed, runner, workspace
 from worker.device import choose_device
 from worker.events import Evaluated, Finished, Progress, Sampled, Saved, Setback, Started, Ticked
 from worker.launch import ChildCrashed, TrainingFailed, TrainingRefusal, TrainingTask
@@ -280,6 +281,33 @@ def test_a_worker_that_cannot_say_that_it_leaves_ends_all_the_same(
     rig.stop.set()
     monkeypatch.setattr(workers, "leave", full)
     rig.runner.run()
+
+
+def test_a_job_for_whose_text_there_is_no_room_keeps_no_other_waiting(
+    database: Database, job_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus = corpora.get_corpus(database, "hamlet")
+    plan = {"model": ModelConfig().as_dict(), "training": TrainingConfig(steps=10).as_dict()}
+    small, _ = jobs.enqueue(database, name="small", corpus_id=corpus.id, **plan)
+    rig = Rig(database, tmp_path, [STARTED, Finished(10, "budget", None, None)])
+    real = runner.prepare
+
+    def prepare_small(database: Database, claim: claims.Claim, *told: Any, **more: Any) -> TrainingTask:
+        if claim.job.id == job_id:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        rig.stop.set()
+        return real(database, claim, *told, **more)
+
+    monkeypatch.setattr(runner, "prepare", prepare_small)
+    monkeypatch.setattr(runner, "ROOM_SECONDS", 0.0)
+    monkeypatch.setattr(postponed, "FIRST_SECONDS", 60.0)
+    too_long = threading.Timer(20, rig.stop.set)
+    too_long.start()
+    rig.runner.run()
+    too_long.cancel()
+    assert jobs.get_job(database, small.id).status == "succeeded"
+    large = jobs.get_job(database, job_id)
+    assert (large.status, large.attempt) == ("queued", 1)
 
 
 def continued(database: Database, file: bytes = b"checkpoint") -> tuple[str, trained_models.Checkpoint]:
