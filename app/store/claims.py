@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import select
 
 from app.fault_points import fault_point
-from app.store.blobs import drop, read_blob, remove_blob, remove_dropped
+from app.store.blobs import best_effort, discard_blob, drop, read_blob, remove_dropped
 from app.store.database import Database
 from app.store.errors import Corrupted, NotFound
 from app.store.job_rows import move, read_job
@@ -97,8 +97,9 @@ def finish(database: Database, claim: Claim, status: JobStatus, error: dict[str,
         leave(database, connection, claim, status, error=error)
         fault_point("finish.ending")
     fault_point("finish.ended")
-    remove_dropped(database)
-    database.give_back_space()
+    with best_effort():
+        remove_dropped(database)
+        database.give_back_space()
 
 
 def release(database: Database, claim: Claim, *, crashed: bool = False, pause: bool = False) -> JobStatus:
@@ -142,5 +143,5 @@ def read_resume_point(database: Database, claim: Claim) -> bytes | None:
     with database.write() as connection:
         held(connection, claim, resume_blob_id=None, resume_step=None)
         drop(database, connection, [blob_id])
-    remove_blob(database, blob_id)
+    discard_blob(database, blob_id)
     return None
