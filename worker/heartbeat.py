@@ -66,6 +66,7 @@ class Heartbeat(threading.Thread):
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._done = threading.Event()
+        self._ends = threading.Event()
         self._child: TrainingChild | None = None
         self._patient = False
         self._moved_at = monotonic()
@@ -80,6 +81,16 @@ class Heartbeat(threading.Thread):
             self._child = child
             if self.ending is not None:
                 self._tell_child()
+
+    def detach(self) -> None:
+        """The child is gone: from here on the lease alone is kept, while the job's end is recorded."""
+        with self._lock:
+            self._child = None
+            self._patient = True
+
+    def wait_for_ending(self, seconds: float) -> None:
+        """Return when the child should end, or after so long."""
+        self._ends.wait(seconds)
 
     def moved(self) -> None:
         """The child gave a sign of life."""
@@ -151,6 +162,7 @@ class Heartbeat(threading.Thread):
             if self.ending is not None and (self.ending not in GENTLE or why in GENTLE):
                 return
             self.ending = why
+            self._ends.set()
             self._tell_child()
 
     def _tell_child(self) -> None:

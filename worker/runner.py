@@ -25,6 +25,7 @@ from worker.events import Evaluated, Event, Finished, Progress, Sampled, Saved, 
 from worker.heartbeat import HEARTBEAT_SECONDS, Ending, Heartbeat
 from worker.launch import DISK_FULL, NO_ROOM, ChildCrashed, TrainingChild, TrainingFailed, TrainingRefusal, TrainingTask
 from worker.memory_check import lack_of_memory
+from worker.postponed import Postponed
 from worker.preparation import prepare
 from worker.workspace import attempt_folder, sweep
 
@@ -66,6 +67,7 @@ class Runner:
         self._start_child = start_child
         self._folder = settings.temporary_dir / "attempts"
         self._stop = stop
+        self._postponed = Postponed()
         self._job_id: str | None = None
 
     def run(self) -> None:
@@ -78,7 +80,7 @@ class Runner:
             try:
                 for job_id in stale.release_stale():
                     log.warning("job %s: its worker is gone, queued again", job_id)
-                claim = claims.claim_next(self._database, self._worker_id)
+                claim = claims.claim_next(self._database, self._worker_id, not_now=self._postponed.not_now())
             except StoreError:  # locked or full for now; nothing was claimed
                 log.warning("the queue could not be read", exc_info=True)
                 claim = None
@@ -87,7 +89,13 @@ class Runner:
             else:
                 self.run_job(claim)
         presence.join()
-        workers.leave(self._database, self._worker_id)
+        self._leave()
+
+    def _leave(self) -> None:
+        try:
+            workers.leave(self._database, self._worker_id)
+        except StoreError:  # it stays in the list for a lease, as a dead one does
+            log.warning("the worker is gone, and could not say so", exc_info=True)
 
     def _announce(self) -> None:
         while not self._stop.is_set():
@@ -114,26 +122,33 @@ class Runner:
         self._job_id = claim.job.id
         heartbeat.start()
         try:
-            end = self._attempt(claim, heartbeat)
+            end = self._end_of(claim, heartbeat)
+            heartbeat.detach()
+            # Until it is recorded, which may have to wait for a lock or for room, the job is ours.
+            self._record_end(claim, end)
         except LeaseLost:
             log.warning("job %s: attempt %d lost its lease", claim.job.id, claim.attempt)
-            return
-        except Exception as error:
-            log.exception("job %s: attempt %d broke off", claim.job.id, claim.attempt)
-            if isinstance(error, NOT_NOW) or (isinstance(error, OSError) and error.errno in NO_ROOM):
-                end = self._postponed
-            else:
-                # A failing disk, a bug of ours: the next attempt starts from the newest resume point, and three without
-                # progress fail the job.
-                end = self._crashed
         finally:
             heartbeat.end()
             self._job_id = None
-        self._record_end(claim, end)
+
+    def _end_of(self, claim: Claim, heartbeat: Heartbeat) -> Callable[[Claim], None]:
+        """What to do with the job, whatever happened. Raises LeaseLost."""
+        try:
+            return self._attempt(claim, heartbeat)
+        except LeaseLost:
+            raise
+        except Exception as error:
+            log.exception("job %s: attempt %d broke off", claim.job.id, claim.attempt)
+            if isinstance(error, NOT_NOW) or (isinstance(error, OSError) and error.errno in NO_ROOM):
+                return self._later
+            # A failing disk, a bug of ours: the next attempt starts from the newest resume point, and three without
+            # progress fail the job.
+            return self._crashed
 
     def _record_end(self, claim: Claim, end: Callable[[Claim], None]) -> None:
         try:
-            self._once_there_is_room(lambda: end(claim), self._stop.is_set)
+            self._once_there_is_room(lambda: end(claim), self._stop.is_set, self._stop.wait)
         except (LeaseLost, StoreError):  # another worker takes it over when the lease has run out
             log.exception("job %s: the end of attempt %d could not be stored", claim.job.id, claim.attempt)
 
@@ -164,13 +179,19 @@ class Runner:
         recorder = Recorder(self._database, claim)
         for event in child.events():
             heartbeat.moved()
+            if isinstance(event, Started):  # there was room for all that it needs to begin
+                self._postponed.forget(claim.job.id)
             with heartbeat.patience():  # storing a large checkpoint is no hung step
-                self._once_there_is_room(partial(recorder.record, event), lambda: heartbeat.ending is not None)
+                # Not `_stop.wait`, which is over at once when a stop is asked for: the ending comes with the next beat.
+                store, in_vain = partial(recorder.record, event), lambda: heartbeat.ending is not None
+                self._once_there_is_room(store, in_vain, heartbeat.wait_for_ending)
             if isinstance(event, Finished):
                 return self._after_finish(event, heartbeat.ending)
         raise AssertionError("events end with Finished or an exception")
 
-    def _once_there_is_room(self, store: Callable[[], None], in_vain: Callable[[], bool]) -> None:
+    def _once_there_is_room(
+        self, store: Callable[[], None], in_vain: Callable[[], bool], wait: Callable[[float], object]
+    ) -> None:
         """Store it, again and again while the disk is full or the database locked, unless that is in vain.
 
         Training stands still meanwhile and loses nothing; whatever is refused so has changed nothing.
@@ -182,7 +203,7 @@ class Runner:
                 if in_vain():
                     raise
                 log.warning("it could not be stored, and is tried again: %s", error)
-            self._stop.wait(ROOM_SECONDS)
+            wait(ROOM_SECONDS)
 
     def _after_finish(self, event: Finished, ending: Ending | None) -> Callable[[Claim], None]:
         if event.reason != "paused":
@@ -208,9 +229,11 @@ class Runner:
     def _released(self, claim: Claim) -> None:
         claims.release(self._database, claim)
 
-    def _postponed(self, claim: Claim) -> None:
-        self._stop.wait(ROOM_SECONDS)  # before it is claimed again
+    def _later(self, claim: Claim) -> None:
+        # Another worker may claim it at once, and what follows in the queue may find no room either.
+        self._stop.wait(ROOM_SECONDS)
         claims.release(self._database, claim)
+        self._postponed.add(claim.job.id)
 
     def _crashed(self, claim: Claim) -> None:
         claims.release(self._database, claim, crashed=True)
@@ -218,7 +241,7 @@ class Runner:
     def _failed(self, refusal: TrainingRefusal) -> Callable[[Claim], None]:
         log.error("the training process gave up", extra={"trace": refusal.traceback})
         if refusal.code == DISK_FULL:
-            return self._postponed
+            return self._later
         return self._unfit({"code": refusal.code, "detail": refusal.detail})
 
     def _unfit(self, error: dict[str, Any]) -> Callable[[Claim], None]:

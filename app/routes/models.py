@@ -79,7 +79,7 @@ async def upload_model(
         await _inspect(generation, blob.id)
         model = await run_in_threadpool(trained_models.add_model, database, blob, name, _described(info))
     except BaseException:
-        await run_in_threadpool(blobs.remove_blob, database, blob.id)
+        await run_in_threadpool(blobs.discard_blob, database, blob.id)
         raise
     response.headers["Location"] = f"/models/{model.id}"
     return model_document(model)

@@ -8,6 +8,7 @@ them in a row (`keep`); what is read to the end has the SHA-256 that was stored.
 import hashlib
 import logging
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -92,7 +93,7 @@ def keep(connection: Connection, blob: Blob) -> None:
 
 
 def drop(database: Database, connection: Connection, blob_ids: Collection[str]) -> None:
-    """From this transaction on no row names the bytes. They go with `remove_blob`, or with the next sweep."""
+    """From this transaction on no row names the bytes. They go with `clean_up`, or with the next sweep."""
     changed = update(blobs).where(blobs.c.id.in_(blob_ids)).values(stage="dropped", touched_at=database.now())
     connection.execute(changed)
 
@@ -158,11 +159,27 @@ def remove_blob(database: Database, blob_id: str) -> None:
 
 
 def discard_blob(database: Database, blob_id: str) -> None:
-    """As `remove_blob`, on the way out of a failure, which it does not hide: what stays, the sweep takes."""
-    try:
+    """As `remove_blob`, on the way out of a failure, which it does not hide."""
+    with best_effort():
         remove_blob(database, blob_id)
+
+
+def clean_up(database: Database, blob_ids: Iterable[str]) -> None:
+    """After the commit that dropped these bytes: they are gone and their space is given back, if that can be now."""
+    with best_effort():
+        for blob_id in blob_ids:
+            remove_blob(database, blob_id)
+        database.give_back_space()
+
+
+@contextmanager
+def best_effort() -> Iterator[None]:
+    """For what the sweep does later if it fails now: a full disk or a lock then undoes nothing, so nobody is told that
+    what was committed before failed, and tries it again."""
+    try:
+        yield
     except StoreError as error:
-        logger.warning("%s stays for the sweep: %s", blob_id, error)
+        logger.warning("bytes that no row names stay for the sweep: %s", error)
 
 
 def _delete_chunks(database: Database, blob_id: str) -> int:

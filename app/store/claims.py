@@ -5,19 +5,20 @@ finished, a worker that still believes in its claim gets LeaseLost and has chang
 """
 
 import logging
+from collections.abc import Collection
 from typing import Any
 
 from sqlalchemy import select
 
 from app.fault_points import fault_point
-from app.store.blobs import drop, read_blob, remove_blob, remove_dropped
+from app.store.blobs import best_effort, discard_blob, drop, read_blob, remove_dropped
 from app.store.database import Database
 from app.store.errors import Corrupted, NotFound
 from app.store.job_rows import move, read_job
 from app.store.job_state import FINISHED, JobStatus
 from app.store.lease import MAX_CRASHES, Claim, Wanted, held, leave, release_in
 from app.store.metrics import drop_metrics_after
-from app.store.queue import next_in_turn, take_turn
+from app.store.queue import next_in_turn, passing_over, take_turn
 from app.store.recording import (
     record_evaluation,
     record_progress,
@@ -51,14 +52,18 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 
-def claim_next(database: Database, worker_id: str) -> Claim | None:
-    """A claim on the queued job whose turn it is, None when none waits. No two workers get the same."""
+def claim_next(database: Database, worker_id: str, *, not_now: Collection[str] = ()) -> Claim | None:
+    """A claim on the queued job whose turn it is, None when none waits but those with the ids `not_now`.
+
+    No two workers get the same.
+    """
     queued = jobs.c.status == JobStatus.QUEUED.value
     with database.read() as connection:  # an idle worker asks often and need not lock others out
-        if connection.execute(select(jobs.c.sequence).where(queued).limit(1)).first() is None:
+        waiting = select(jobs.c.sequence).where(queued, *passing_over(jobs.c.sequence, not_now))
+        if connection.execute(waiting.limit(1)).first() is None:
             return None
     with database.write() as connection:
-        is_next = jobs.c.sequence == next_in_turn().scalar_subquery()
+        is_next = jobs.c.sequence == next_in_turn(not_now).scalar_subquery()
         attempt = {"worker": worker_id, "attempt": jobs.c.attempt + 1, "heartbeat": jobs.c.heartbeat + 1}
         job_id = move(connection, database.now(), JobStatus.RUNNING, queued, is_next, **attempt)
         if job_id is None:
@@ -92,8 +97,9 @@ def finish(database: Database, claim: Claim, status: JobStatus, error: dict[str,
         leave(database, connection, claim, status, error=error)
         fault_point("finish.ending")
     fault_point("finish.ended")
-    remove_dropped(database)
-    database.give_back_space()
+    with best_effort():
+        remove_dropped(database)
+        database.give_back_space()
 
 
 def release(database: Database, claim: Claim, *, crashed: bool = False, pause: bool = False) -> JobStatus:
@@ -137,5 +143,5 @@ def read_resume_point(database: Database, claim: Claim) -> bytes | None:
     with database.write() as connection:
         held(connection, claim, resume_blob_id=None, resume_step=None)
         drop(database, connection, [blob_id])
-    remove_blob(database, blob_id)
+    discard_blob(database, blob_id)
     return None

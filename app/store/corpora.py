@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, Connection, delete, insert, select
 
 from app.fault_points import fault_point
-from app.store.blobs import Blob, discard_blob, drop, keep, read_blob, remove_blob, write_blob
+from app.store.blobs import Blob, clean_up, discard_blob, drop, keep, read_blob, write_blob
 from app.store.database import Database, insert_unless_there
 from app.store.errors import Conflict, NotFound
 from app.store.names import check_name, is_id, is_name, new_id
@@ -64,8 +64,7 @@ def add_corpus(database: Database, pieces: Iterable[bytes], name: str) -> Added:
     fault_point("corpus.named")
     is_new = corpus.blob_id == blob.id
     if not is_new:
-        remove_blob(database, blob.id)
-        database.give_back_space()
+        clean_up(database, [blob.id])
     return Added(corpus, is_new, check.mark_dropped)
 
 
@@ -126,8 +125,7 @@ def delete_corpus(database: Database, key: str) -> None:
         drop(database, connection, [corpus.blob_id])
         fault_point("corpus.deleting")
     fault_point("corpus.deleted")
-    remove_blob(database, corpus.blob_id)
-    database.give_back_space()
+    clean_up(database, [corpus.blob_id])
 
 
 def read_corpus(database: Database, corpus: Corpus) -> Iterator[bytes]:

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, delete, insert, select, update
 
 from app.fault_points import fault_point
-from app.store.blobs import drop, remove_blob
+from app.store.blobs import clean_up, drop
 from app.store.corpora import Corpus, find_corpus
 from app.store.database import Database
 from app.store.errors import Conflict
@@ -229,6 +229,4 @@ def delete_job(database: Database, key: str) -> None:
             drop(database, connection, [blob_id])
         fault_point("job.deleting")
     fault_point("job.deleted")
-    if blob_id is not None:
-        remove_blob(database, blob_id)
-    database.give_back_space()
+    clean_up(database, [] if blob_id is None else [blob_id])

@@ -5,6 +5,7 @@ by one job for each worker, and cannot keep it out of the queue. All jobs withou
 first in, first out.
 """
 
+from collections.abc import Collection
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, delete, func, select
@@ -24,8 +25,10 @@ _queued = _waiting.c.status == JobStatus.QUEUED.value
 _turn = func.coalesce(queue_turns.c.turn, 0)
 
 
-def next_in_turn() -> Select[tuple[int]]:
+def next_in_turn(not_now: Collection[str] = ()) -> Select[tuple[int]]:
     """The sequence of the job to be claimed: the oldest of the key that has waited longest for its turn.
+
+    Jobs with the ids `not_now` are passed over, as if they did not wait.
 
     By the sequence and the key's id alone, which an index holds: a row of a job is kilobytes.
     """
@@ -33,11 +36,16 @@ def next_in_turn() -> Select[tuple[int]]:
     return (
         select(_waiting.c.sequence)
         .select_from(with_turns)
-        .where(_queued)
+        .where(_queued, *passing_over(_waiting.c.sequence, not_now))
         .order_by(_turn, _waiting.c.sequence)
         .limit(1)
         .with_for_update(skip_locked=True, of=_waiting)  # PostgreSQL; under SQLite the transaction is alone
     )
+
+
+def passing_over(sequence: ColumnElement[int], job_ids: Collection[str]) -> list[ColumnElement[bool]]:
+    """The conditions that a job with this sequence is none of these, if there are any. An index holds no ids."""
+    return [sequence.not_in(select(jobs.c.sequence).where(jobs.c.id.in_(job_ids)))] if job_ids else []
 
 
 def take_turn(connection: Connection, key_id: str | None) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, select
 
 from app.fault_points import fault_point
-from app.store.blobs import Blob, discard_blob, drop, keep, remove_blob, remove_dropped, write_blob
+from app.store.blobs import Blob, best_effort, discard_blob, drop, keep, remove_blob, remove_dropped, write_blob
 from app.store.checkpoints import Checkpoint, insert_checkpoint, retain
 from app.store.database import Database
 from app.store.events import append_event
@@ -111,12 +111,13 @@ def record_saved(
             fault_point("checkpoint.naming")
         unless_named.pop_all()
     fault_point("checkpoint.named")
-    if replaced is not None:
-        remove_blob(database, replaced)
-        fault_point("checkpoint.replaced")
-    if file_blob is not None and stored is None:
-        remove_blob(database, file_blob.id)
-    remove_dropped(database)
+    with best_effort():
+        if replaced is not None:
+            remove_blob(database, replaced)
+            fault_point("checkpoint.replaced")
+        if file_blob is not None and stored is None:
+            remove_blob(database, file_blob.id)
+        remove_dropped(database)
     return stored
 
 

@@ -1,18 +1,20 @@
 """Noticing that a worker is gone.
 
 Knows no wall clock: a lease is over when this watch itself has seen a job's heartbeat unchanged for so long, on its own
-monotonic clock. So no clock jump, here or on the worker's machine, steals or strands a job.
+monotonic clock, while whoever wanted to write could. So no clock jump, here or on the worker's machine, and no lock of
+the database steals or strands a job.
 """
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
 from app.fault_points import fault_point
 from app.store.database import Database
-from app.store.errors import LeaseLost, StoreError
+from app.store.errors import DatabaseBusy, DiskFull, LeaseLost, StoreError
 from app.store.job_rows import read_job
 from app.store.job_state import JobStatus
 from app.store.lease import Claim, release_in
@@ -22,6 +24,9 @@ logger = logging.getLogger(__name__)
 
 Mark = tuple[int, int]
 """(attempt, heartbeat) of a running job."""
+
+WAIT = 1 / 8
+"""Of a lease: who waits for longer to write, less than between two heartbeats, keeps others waiting too."""
 
 
 class StaleWatch:
@@ -37,7 +42,11 @@ class StaleWatch:
         self._quiet: dict[str, tuple[Mark, float]] = {}
 
     def release_stale(self) -> list[str]:
-        """The ids of jobs taken from workers that showed no life for a whole lease."""
+        """The ids of jobs taken from workers that showed no life for a whole lease.
+
+        Raises StoreError if nobody could write: the workers' silence says nothing then, and all have a lease from there
+        on.
+        """
         # Half a lease at most: a watch that was stopped itself (with the worker, say) has seen nothing meanwhile.
         passed = min(self._monotonic() - self._looked_at, self._lease_seconds / 2)
         marks = self._marks()
@@ -46,13 +55,40 @@ class StaleWatch:
         for job_id, mark in marks.items():
             known, seconds = before.get(job_id, (mark, -passed))
             self._quiet[job_id] = (mark, seconds + passed if known == mark else 0.0)
-        stale = [job_id for job_id, (_, seconds) in self._quiet.items() if seconds >= self._lease_seconds]
         try:
-            return [job_id for job_id in stale if self._release(job_id, self._quiet.pop(job_id)[0])]
+            if self._quiet_for(self._lease_seconds / 2):
+                # Not in `_release` alone: a lock that ends as the lease does is waited for a moment only there, and
+                # then the worker, which has waited for it all the time, must have been before us.
+                with self._writing():
+                    pass
+            return [job_id for job_id in self._quiet_for(self._lease_seconds) if self._taken(job_id)]
         except StoreError:
-            # Nobody could write just now, so the workers' silence says nothing: they have a lease from here on.
             self._quiet.clear()
             raise
+
+    def _quiet_for(self, least_seconds: float) -> list[str]:
+        return [job_id for job_id, (_, seconds) in self._quiet.items() if seconds >= least_seconds]
+
+    def _taken(self, job_id: str) -> bool:
+        """Whether the job was taken. One that cannot be, a damaged row say, has a lease anew and hinders no other."""
+        try:
+            return self._release(job_id, self._quiet.pop(job_id)[0])
+        except (DatabaseBusy, DiskFull):
+            raise
+        except Exception:
+            logger.exception("%s showed no life, and cannot be taken over", job_id)
+            return False
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        """A writing transaction. Raises DatabaseBusy if the lock was waited for so long that heartbeats wait as well:
+        SQLite gives it to anyone of those who wait."""
+        asked_at = self._monotonic()
+        with self._database.write() as connection:
+            waited = self._monotonic() - asked_at
+            if waited > self._lease_seconds * WAIT:
+                raise DatabaseBusy(waited)
+            yield connection
 
     def _marks(self) -> dict[str, Mark]:
         running = select(jobs.c.id, jobs.c.attempt, jobs.c.heartbeat).where(jobs.c.status == JobStatus.RUNNING.value)
@@ -61,7 +97,7 @@ class StaleWatch:
 
     def _release(self, job_id: str, mark: Mark) -> bool:
         """Whether the job was taken: not when its worker has just shown life after all."""
-        with self._database.write() as connection:
+        with self._writing() as connection:
             now = select(jobs.c.attempt, jobs.c.heartbeat).where(jobs.c.id == job_id).with_for_update()
             row = connection.execute(now).first()
             if row is None or (row.attempt, row.heartbeat) != mark:

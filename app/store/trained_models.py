@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Column, ColumnElement, Connection, Select, delete, insert, select
 
 from app.fault_points import fault_point
-from app.store.blobs import Blob, drop, read_blob, remove_blob
+from app.store.blobs import Blob, clean_up, drop, read_blob
 from app.store.checkpoints import (
     BEST_FIRST,
     Checkpoint,
@@ -178,9 +178,7 @@ def delete_model(database: Database, key: str) -> None:
         drop(database, connection, blob_ids)
         fault_point("model.deleting")
     fault_point("model.deleted")
-    for blob_id in blob_ids:
-        remove_blob(database, blob_id)
-    database.give_back_space()
+    clean_up(database, blob_ids)
 
 
 def _check_unneeded(connection: Connection, model: Model) -> None:

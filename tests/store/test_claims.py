@@ -1,5 +1,9 @@
 """The worker's side: claims, fences, crashes, and what a person's wish does to them."""
 
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import pytest
@@ -7,7 +11,8 @@ from sqlalchemy import text
 
 from app.store import claims
 from app.store.claims import MAX_CRASHES, StaleWatch, claim_next, finish, release, renew
-from app.store.errors import DiskFull, LeaseLost
+from app.store.database import open_database
+from app.store.errors import DatabaseBusy, DiskFull, LeaseLost
 from app.store.job_state import JobStatus
 from app.store.jobs import cancel_job, delete_job, get_job, pause_job, resume_job
 from app.store.metrics import read_metrics
@@ -356,3 +361,55 @@ def test_a_worker_that_shows_life_at_the_last_moment_keeps_its_job(scene: Any) -
     watch._marks = lambda: seen  # type: ignore[method-assign]
     assert look_for(watch, ticker, 2) == []
     assert scene.status(claim.job) == "running"
+
+
+class MovableClock(Ticker):
+    """The real monotonic clock, which a test may set forward."""
+
+    def __call__(self) -> float:
+        return time.monotonic() + self.seconds
+
+
+@contextmanager
+def locked(url: str, seconds: float) -> Iterator[None]:
+    """Somebody else holds the write lock, from now on for so long."""
+    held = threading.Event()
+
+    def hold() -> None:
+        other = open_database(url)
+        with other.write():
+            held.set()
+            time.sleep(seconds)
+        other.close()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert held.wait(30)
+    yield
+    holder.join(30)
+
+
+@pytest.mark.parametrize("quiet_seconds", [6, 12])
+def test_a_watch_that_waited_for_the_lock_takes_no_silence_for_death(scene: Any, quiet_seconds: int) -> None:
+    """The worker's beat waited for it as well, and who gets it first is chance."""
+    claim, ticker = scene.running(), MovableClock()
+    watch = StaleWatch(scene.database, 13, ticker)
+    watch.release_stale()
+    assert look_for(watch, ticker, quiet_seconds) == []
+    with locked(scene.url, 4), pytest.raises(DatabaseBusy):
+        look_for(watch, ticker, 1)
+    assert look_for(watch, ticker, 12) == []
+    assert scene.status(claim.job) == "running"
+    assert look_for(watch, ticker, 2) == [claim.job.id]
+
+
+def test_a_job_that_cannot_be_taken_over_keeps_no_other_from_it(scene: Any, caplog: pytest.LogCaptureFixture) -> None:
+    scene.job(name="damaged")
+    damaged, ticker = scene.claim(), Ticker()
+    other = scene.running(name="whole")
+    with scene.database.write() as connection:
+        connection.execute(text("UPDATE jobs SET model = '{' WHERE id = :id"), {"id": damaged.job.id})
+    watch = StaleWatch(scene.database, 13, ticker)
+    assert look_for(watch, ticker, 14) == [other.job.id]
+    assert f"{damaged.job.id} showed no life, and cannot be taken over" in caplog.text
+    assert look_for(watch, ticker, 12) == []

@@ -120,6 +120,21 @@ def test_jobs_of_a_key_that_was_revoked_are_trained_all_the_same(scene: Any, key
     assert claim_next(scene.database, "worker") is None
 
 
+def test_jobs_that_a_worker_cannot_run_now_are_passed_over_and_wait_for_others(
+    scene: Any, keys: dict[str, str]
+) -> None:
+    queue(scene, "a1", "a2", "b1", keys=keys)
+    first = get_job(scene.database, "a1").id
+    for name in ("a2", "b1"):
+        claim = claim_next(scene.database, "worker-1", not_now={first})
+        assert claim is not None
+        assert claim.job.name == name
+    before = scene.dump()
+    assert claim_next(scene.database, "worker-1", not_now={first}) is None
+    assert scene.dump() == before
+    assert claimed(scene, 1) == ["a1"]
+
+
 def test_a_key_may_have_fewer_jobs_waiting_than_all_together(scene: Any) -> None:
     few = {"a": create_key(scene.database, "few", frozenset(Scope), max_queued_jobs=2)[0].id}
     queue(scene, "a1", "a2", "-1", keys=few)
@@ -183,15 +198,18 @@ def crowd(scene: Any, numbers: dict[str, int]) -> None:
         connection.execute(insert(jobs), rows)
 
 
-def test_claiming_reads_an_index_alone_and_a_thousand_jobs_are_little(scene: Any, keys: dict[str, str]) -> None:
+@pytest.mark.parametrize("not_now", [(), ("job_of_another_day",)])
+def test_claiming_reads_an_index_alone_and_a_thousand_jobs_are_little(
+    scene: Any, keys: dict[str, str], not_now: tuple[str, ...]
+) -> None:
     """Half a second is a hundred times what it takes."""
     crowd(scene, {keys["a"]: 500, keys["b"]: 500})
     with scene.database.read() as connection:
-        compiled = next_in_turn().compile(connection, compile_kwargs={"literal_binds": True})
+        compiled = next_in_turn(not_now).compile(connection, compile_kwargs={"literal_binds": True})
         plan = [row[3] for row in connection.execute(text(f"EXPLAIN QUERY PLAN {compiled}"))]
     assert any("COVERING INDEX ix_jobs_status_key_id_sequence (status=?)" in line for line in plan), plan
     started = time.monotonic()
-    assert claim_next(scene.database, "worker") is not None
+    assert claim_next(scene.database, "worker", not_now=not_now) is not None
     assert time.monotonic() - started < 0.5
 
 

@@ -1,6 +1,9 @@
 """The runner: whatever a child does, its job is recorded as what it is."""
 
+import errno
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -8,11 +11,11 @@ from app.processes import StopRequest
 from app.settings import Settings
 from app.store import blobs, claims, corpora, events, jobs, metrics, trained_models, workers
 from app.store.database import Database
-from app.store.errors import DatabaseBusy
+from app.store.errors import DatabaseBusy, DiskFull
 from app.store.job_state import JobStatus
 from models.config import ModelConfig, TrainingConfig
 from tests.worker.conftest import TEXT, ScriptedChild
-from worker import workspace
+from worker import postponed, runner, workspace
 from worker.device import choose_device
 from worker.events import Evaluated, Finished, Progress, Sampled, Saved, Setback, Started, Ticked
 from worker.launch import ChildCrashed, TrainingFailed, TrainingRefusal, TrainingTask
@@ -33,7 +36,7 @@ def saved(step: int) -> Saved:
 class Rig:
     """A runner whose children follow one script after another."""
 
-    def __init__(self, database: Database, folder: Path, *scripts: list) -> None:
+    def __init__(self, database: Database, folder: Path, *scripts: list, **settings: Any) -> None:
         self.database = database
         self.children = [ScriptedChild(script) for script in scripts]
         self.tasks: list[TrainingTask] = []
@@ -41,7 +44,7 @@ class Rig:
         self.stop = StopRequest()
         self.runner = Runner(
             database,
-            Settings(data_dir=folder),
+            Settings(data_dir=folder, **settings),
             "worker-1",
             "cpu",
             self.stop,
@@ -207,6 +210,104 @@ def test_a_runner_that_lost_its_lease_writes_nothing_more(database: Database, jo
     job = jobs.get_job(database, job_id)
     assert (job.status, job.attempt, job.worker) == ("running", other.attempt, "worker-2")
     assert metrics.read_metrics(database, job_id) == []
+
+
+def test_the_lease_is_kept_until_the_end_is_recorded_and_a_beat_after_it_is_no_error(
+    database: Database,
+    job_id: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    beaten, real_renew, real_finish = threading.Event(), claims.renew, claims.finish
+
+    def renew(*told: Any) -> claims.Wanted:
+        try:
+            return real_renew(*told)
+        finally:
+            beaten.set()
+
+    def finish(*told: Any) -> None:
+        for _ in range(2):  # a lock that lasts, say
+            beaten.clear()
+            assert beaten.wait(20), "nobody keeps the lease"
+        real_finish(*told)
+        for _ in range(2):
+            beaten.clear()
+            assert beaten.wait(20)
+
+    monkeypatch.setattr(claims, "renew", renew)
+    monkeypatch.setattr(claims, "finish", finish)
+    rig = Rig(database, tmp_path, [STARTED, Finished(10, "budget", None, None)], lease_seconds=2)
+    rig.run_all()
+    assert jobs.get_job(database, job_id).status == "succeeded"
+    assert [record for record in caplog.records if record.levelname != "INFO"] == []
+    assert rig.children[0].kills == 0
+
+
+def test_what_cannot_be_stored_is_not_tried_without_a_pause_while_the_worker_stops(
+    database: Database, job_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The heartbeat, which ends the child, may wait for the lock just then."""
+    rig = Rig(database, tmp_path, [STARTED])
+    tries: list[int] = []
+    often, real_renew = threading.Event(), claims.renew
+
+    def record_started(*_: object) -> None:
+        tries.append(1)
+        rig.stop.set()
+        if len(tries) > 20:
+            often.set()
+        raise DiskFull
+
+    def renew(*told: Any) -> claims.Wanted:
+        often.wait(1.0)
+        return real_renew(*told)
+
+    monkeypatch.setattr(claims, "record_started", record_started)
+    monkeypatch.setattr(claims, "renew", renew)
+    rig.run_all()
+    assert not often.is_set()
+    assert jobs.get_job(database, job_id).status == "queued"
+
+
+def test_a_worker_that_cannot_say_that_it_leaves_ends_all_the_same(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise DiskFull
+
+    rig = Rig(database, tmp_path)
+    rig.stop.set()
+    monkeypatch.setattr(workers, "leave", full)
+    rig.runner.run()
+
+
+def test_a_job_for_whose_text_there_is_no_room_keeps_no_other_waiting(
+    database: Database, job_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus = corpora.get_corpus(database, "hamlet")
+    plan = {"model": ModelConfig().as_dict(), "training": TrainingConfig(steps=10).as_dict()}
+    small, _ = jobs.enqueue(database, name="small", corpus_id=corpus.id, **plan)
+    rig = Rig(database, tmp_path, [STARTED, Finished(10, "budget", None, None)])
+    real = runner.prepare
+
+    def prepare_small(database: Database, claim: claims.Claim, *told: Any, **more: Any) -> TrainingTask:
+        if claim.job.id == job_id:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        rig.stop.set()
+        return real(database, claim, *told, **more)
+
+    monkeypatch.setattr(runner, "prepare", prepare_small)
+    monkeypatch.setattr(runner, "ROOM_SECONDS", 0.0)
+    monkeypatch.setattr(postponed, "FIRST_SECONDS", 60.0)
+    too_long = threading.Timer(20, rig.stop.set)
+    too_long.start()
+    rig.runner.run()
+    too_long.cancel()
+    assert jobs.get_job(database, small.id).status == "succeeded"
+    large = jobs.get_job(database, job_id)
+    assert (large.status, large.attempt) == ("queued", 1)
 
 
 def continued(database: Database, file: bytes = b"checkpoint") -> tuple[str, trained_models.Checkpoint]:
