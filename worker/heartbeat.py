@@ -45,7 +45,8 @@ GENTLE = frozenset({Ending.PAUSED, Ending.STOPPING})
 
 
 class Heartbeat(threading.Thread):
-    """Start it right after the claim; `attach` the child when there is one; `end` when the job is recorded."""
+    """Start it right after the claim; `attach` the child when there is one, `detach` it when it is gone; `end` when the
+    job's end is recorded."""
 
     def __init__(
         self,

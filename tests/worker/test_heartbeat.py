@@ -155,6 +155,19 @@ def test_while_the_worker_stores_something_large_its_child_need_show_no_life(rig
     assert rig.heartbeat.ending is Ending.STALLED
 
 
+def test_while_the_end_is_recorded_the_lease_is_kept_and_no_child_is_missed_or_told_anything(
+    database: Database, claim: Claim, rig: Rig
+) -> None:
+    rig.heartbeat.detach()
+    rig.beat_after(10 * STALL_SECONDS)
+    assert rig.heartbeat.ending is None
+    jobs.pause_job(database, claim.job.id)
+    rig.heartbeat.beat()
+    claims.release(database, claim)
+    rig.heartbeat.beat()
+    assert (rig.heartbeat.ending, rig.child.pauses, rig.child.kills) == (Ending.LEASE_LOST, 0, 0)
+
+
 def test_a_beat_that_fails_is_not_the_last_one(
     database: Database, claim: Claim, monkeypatch: pytest.MonkeyPatch
 ) -> None:
