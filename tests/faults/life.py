@@ -44,14 +44,16 @@ class Clock:
 
 
 class Monotonic:
-    """Five seconds pass between two looks."""
+    """Stands still within a look."""
 
     def __init__(self) -> None:
         self._seconds = 0.0
 
     def __call__(self) -> float:
-        self._seconds += 5.0
         return self._seconds
+
+    def jump(self, seconds: float) -> None:
+        self._seconds += seconds
 
 
 def live(tell: Tell, url: str, fault: str, acknowledged: Collection[str]) -> None:
@@ -102,9 +104,11 @@ def _work(database: Database, clock: Clock) -> None:
     """All jobs are finished. The first worker goes away with the first job that it claims."""
     if all(job.attempt == 0 for job in jobs.list_jobs(database, 10).data):
         claims.claim_next(database, "gone")
-    watch = StaleWatch(database, LEASE_SECONDS, monotonic=Monotonic())
+    monotonic = Monotonic()
+    watch = StaleWatch(database, LEASE_SECONDS, monotonic=monotonic)
     for _ in range(5):
         watch.release_stale()
+        monotonic.jump(LEASE_SECONDS)
     while (claim := claims.claim_next(database, "worker")) is not None:
         _train(database, claim, clock)
 
