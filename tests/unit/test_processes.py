@@ -39,7 +39,7 @@ def module(tmp_path: Path) -> dict[str, str]:
 
 
 def ask(child: Child, expression: str) -> str:
-    child.socket.settimeout(20)
+    child.socket.settimeout(90)
     child.socket.sendall(expression.encode())
     return child.socket.recv(4096).decode()
 
