@@ -122,6 +122,8 @@ def _stop_once(
         seconds.append(time.monotonic() - asked_at)
         assert code == 0, f"{what}: ended with {code}\n{installation.logs()}"
         assert seconds[-1] < GRACE_SECONDS, f"{what}: took {seconds[-1]:.1f} s\n{installation.logs()}"
+        if program is worker:  # who follows is told at the next look, twice a second: the service may end before
+            wait_for("the job to be told queued", lambda: _statuses(followed)[-1:] == ["queued"] or None)
     for listener in (followed, written):
         listener.join(30)
     assert followed.broke_off is None, f"{what}: {followed.broke_off}"
@@ -129,12 +131,17 @@ def _stop_once(
     last = [line for line in written.heard if line][-2:]
     assert last[0] == "event: error", f"{what}: the last event was {last}"
     assert "shutting down" in last[1], f"{what}: the last event was {last}"
-    told = [json.loads(line.removeprefix("data: ")) for line in followed.heard if line.startswith("data: ")]
-    assert [one["status"] for one in told if "status" in one][-1] == "queued", f"{what}: {told[-3:]}"
+    assert _statuses(followed)[-1] == "queued", f"{what}: {followed.heard[-9:]}"
     step = _resume_step(installation, job_id, what)
     assert step > before, f"{what}: the resume point is of step {step}, the one before of {before}"
     installation.start_api()
     return step
+
+
+def _statuses(followed: Listener) -> list[str]:
+    """What a job's status was, one after the other, as its events tell."""
+    told = [json.loads(line.removeprefix("data: ")) for line in list(followed.heard) if line.startswith("data: ")]
+    return [one["status"] for one in told if "status" in one]
 
 
 def _resume_step(installation: Installation, job_id: str, what: str) -> int:
