@@ -132,7 +132,7 @@ class Database:
             assert connection is not None
             connection.execute("PRAGMA busy_timeout=0")
         self._counting.append(connection)
-        return Commits(connection)
+        return Commits(connection, self._engine.dialect.loaded_dbapi)
 
     def close(self) -> None:
         """All connections are closed."""
@@ -162,14 +162,15 @@ class Commits:
     """What others have committed, as a number that changes with it. For one thread at a time, also an event loop's:
     it takes two microseconds, waits for nobody and holds no transaction."""
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, driver: Any) -> None:
         self._connection = connection
+        self._driver = driver
 
     def count(self) -> int | None:
         """The number; None if it cannot be told at once."""
         try:
             return int(self._connection.execute("PRAGMA data_version").fetchall()[0][0])
-        except Exception:  # noqa: BLE001  # locked, damaged or closed: whoever looks for himself gets the error's name
+        except self._driver.Error:  # locked, damaged or closed: whoever looks for himself gets the error's name
             return None
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.system.harness import Installation, children_of, kill
+from tests.system.harness import Installation, children_of, command_of, kill
 
 LEASE_SECONDS = 3
 KILLED = -9
@@ -64,7 +64,7 @@ class Programs:
         """Of the running worker, those that it trains in."""
         worker = self.running.get("worker")
         found = [] if worker is None else children_of(worker.pid)
-        return [pid for pid in found if b"worker.child" in _command(pid)]
+        return [pid for pid in found if b"worker.child" in command_of(pid)]
 
     def kill(self, program: str) -> None:
         """SIGKILL, and gone; nothing if it is not there."""
@@ -110,11 +110,3 @@ class Programs:
                 process.kill()
                 process.wait()
         self.installation.close()
-
-
-def _command(pid: int) -> bytes:
-    try:
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            return file.read()
-    except OSError:
-        return b""

@@ -27,13 +27,16 @@ from tests.faults.people import Ledger, People
 from tests.faults.programs import DEATH_SECONDS, Programs
 from tests.system.harness import wait_for
 
-SERVICE_PLACES = [
+BLOB_PLACES = [
     "blob.opened",
     "blob.chunk",
     "blob.written",
     "blob.dropped",
     "blob.chunks_removed",
     "blob.removed",
+]
+SERVICE_PLACES = [
+    *BLOB_PLACES,
     "space.given_back",
     "corpus.naming",
     "corpus.named",
@@ -51,12 +54,7 @@ SERVICE_PLACES = [
     "lease.taken_over",
 ]
 WORKER_PLACES = [
-    "blob.opened",
-    "blob.chunk",
-    "blob.written",
-    "blob.dropped",
-    "blob.chunks_removed",
-    "blob.removed",
+    *BLOB_PLACES,
     "blob.swept",
     "claim.taking",
     "claim.taken",

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.system.harness import Installation, children_of, kill, wait_for
+from tests.system.harness import Installation, children_of, command_of, kill, wait_for
 
 pytestmark = pytest.mark.system
 
@@ -114,26 +114,18 @@ def test_a_job_that_kills_its_process_every_time_fails_as_a_crash_loop_and_other
 def test_serve_starts_a_killed_worker_again_and_stops_everything_when_asked(installation: Installation) -> None:
     serve = installation.start("serve")
     installation.wait_until_ready()
-    workers = [pid for pid in children_of(serve.pid) if b"worker" in _command(pid)]
+    workers = [pid for pid in children_of(serve.pid) if b"worker" in command_of(pid)]
     assert len(workers) == 1
     kill(workers[0])
 
     def another() -> list[int] | None:
-        return [p for p in children_of(serve.pid) if b"worker" in _command(p) and p not in workers] or None
+        return [p for p in children_of(serve.pid) if b"worker" in command_of(p) and p not in workers] or None
 
     wait_for("another worker", another)
     everything = children_of(serve.pid)
     serve.send_signal(signal.SIGTERM)
     assert serve.wait(30) == 0, installation.logs()
     wait_for("all children to end", lambda: not _any_alive(everything) or None)
-
-
-def _command(pid: int) -> bytes:
-    try:
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            return file.read()
-    except OSError:
-        return b""
 
 
 @pytest.mark.parametrize("program", ["api", "worker"])
