@@ -119,9 +119,9 @@ def revoke(
 @contextmanager
 def _opened(settings: Settings, *, create: bool = True) -> Iterator["Database"]:
     """The database of the settings, made if need be. What goes wrong is said in one line."""
-    from app.store.database import open_database, open_existing
     from app.store.errors import StoreError
     from app.store.names import InvalidName
+    from app.store.opening import open_database, open_existing
 
     try:
         database = (open_database if create else open_existing)(settings.resolved_database_url)

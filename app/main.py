@@ -37,7 +37,8 @@ from app.schemas import MAX_CHARACTER_SET, MAX_STATE_CHARACTERS
 from app.settings import MIB, Settings
 from app.shutdown import EndWithService
 from app.slow_bodies import EndSlowBodies
-from app.store.database import Database, open_database
+from app.store.database import Database
+from app.store.opening import open_database
 from app.store.secret_keys import secret_key
 from app.watch import Watch
 

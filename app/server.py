@@ -18,7 +18,7 @@ from app.main import begin_shutdown, create_app
 from app.protocol import Protocol
 from app.settings import Settings, SettingsError
 from app.store.api_keys import any_usable
-from app.store.database import open_database
+from app.store.opening import open_database
 
 SHUTDOWN_SECONDS = 5
 """For answers under way; whatever takes longer is cut off."""

@@ -9,8 +9,8 @@ from app import logs
 from app.fault_points import FaultError, arm
 from app.processes import StopRequest, end_well_when_asked, end_with_parent, started_by_parent
 from app.settings import Settings, SettingsError, load_settings
-from app.store.database import open_database
 from app.store.errors import StoreError
+from app.store.opening import open_database
 from models.memory_estimate import readable
 from worker.health import new_worker_id
 from worker.runner import Runner

@@ -11,8 +11,9 @@ import time
 from collections.abc import Callable
 
 from app.settings import SettingsError, load_settings
-from app.store.database import Database, open_existing
+from app.store.database import Database
 from app.store.errors import StoreError
+from app.store.opening import open_existing
 from app.store.workers import list_workers
 from worker.heartbeat import HEARTBEAT_SECONDS
 

@@ -22,7 +22,7 @@ from app.generation.scoring import Scoring
 from app.generation.shelf import Decoded, Refused, Shelf
 from app.generation.turns import take_turn
 from app.processes import end_with_parent, parent_socket
-from app.store.database import open_database
+from app.store.opening import open_database
 from models.engine import Engine
 from models.rows import NothingAllowed, RowOutput, RowRequest, RowState
 from models.sampling import SamplingConfig

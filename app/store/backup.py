@@ -12,9 +12,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from app.store.database import let_others_write, named_errors, newest_sqlite
+from app.store.database import let_others_write, named_errors
 from app.store.errors import BackupRefused, DatabaseUnusable
 from app.store.part_file import BESIDE, PartFile, beside, part_file
+from app.store.sqlite_engine import newest_sqlite
 from app.store.sqlite_files import connect_to_file, look_at, sqlite_file
 from app.store.verification import Contents, check_ours, verify
 

@@ -1,34 +1,28 @@
-"""Opening the database, and the two kinds of transaction on it.
+"""The two kinds of transaction on the database, and what it raises, by name.
 
-Knows no tables but the version of them. What differs between SQLite and PostgreSQL lives here alone. Invariants: every
+Knows no tables but the version of them. What differs between SQLite and PostgreSQL lives here and in
+sqlite_engine.py alone. Invariants: every
 writing transaction holds the write lock from its first statement on (a read that turns into a write fails at once
 under SQLite, whatever the timeout), and a reading one cannot write.
 """
 
 import json
-import logging
 import math
-import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-from sqlalchemy import Connection, Engine, NullPool, Table, create_engine, event, make_url
+from sqlalchemy import Connection, Engine, ExceptionContext, Table, create_engine, event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError
+from sqlalchemy.exc import DatabaseError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from app.fault_points import fault_point
-from app.store.errors import DatabaseBusy, DatabaseFailed, DatabaseUnusable, DiskFull, StoreError
-from app.store.migrate import known_revision, migrate
-from app.store.schema import REVISIONS
-
-logger = logging.getLogger(__name__)
+from app.store.errors import DatabaseBusy, DatabaseFailed, DiskFull, StoreError
 
 BUSY_SECONDS = 15
 """How long a writer waits for another: longer than a lease (13 s), so that a wait costs no job."""
@@ -42,14 +36,15 @@ VACUUM_PAGES = 1024
 """Pages given back per transaction: 4 MiB, some tens of milliseconds of the write lock."""
 
 
-def _utc_now() -> datetime:
+def utc_now() -> datetime:
+    """The time, with its zone."""
     return datetime.now(UTC)
 
 
 class Database:
     """An open database, usable from many threads. Close it at the end."""
 
-    def __init__(self, engine: Engine, clock: Callable[[], datetime] = _utc_now) -> None:
+    def __init__(self, engine: Engine, clock: Callable[[], datetime] = utc_now) -> None:
         self._engine = engine
         self._clock = clock
         self._counting: list[Any] = []
@@ -193,169 +188,24 @@ def insert_unless_there(connection: Connection, table: Table, key: str, **values
     return connection.execute(query.returning(table.c[key])).first() is not None
 
 
-def wal_is_safe(version: tuple[int, ...]) -> bool:
-    """Whether this SQLite keeps every commit when two connections write and checkpoint a WAL at once.
+def new_engine(url: URL, **options: Any) -> Engine:
+    """Connections as they are used here, pooled unless `options` say otherwise.
 
-    3.7.0 to 3.51.2 may not, but for the repaired branches: https://sqlite.org/wal.html#walresetbug
+    A threaded server runs 40 requests at once; each holds a connection for one short transaction. What a statement was
+    given does not get into the log with its error: it may be a piece of a text.
     """
-    return version >= (3, 51, 3) or (3, 50, 7) <= version < (3, 51) or (3, 44, 6) <= version < (3, 45)
+    held = {} if "poolclass" in options else {"pool_size": 8, "max_overflow": 56, "pool_timeout": BUSY_SECONDS}
+    engine = create_engine(url, json_serializer=_json, hide_parameters=True, **held, **options)
 
+    @event.listens_for(engine, "handle_error")
+    def name_damage(context: ExceptionContext) -> DatabaseError | None:
+        # SQLite quotes what it cannot make sense of, and where that is no UTF-8 the driver fails over its own message.
+        if not isinstance(context.original_exception, UnicodeDecodeError):
+            return None
+        damage = context.dialect.loaded_dbapi.DatabaseError("it is damaged: text in it is not UTF-8")
+        return DatabaseError(context.statement, None, damage, hide_parameters=True)
 
-def newest_sqlite() -> ModuleType:
-    """The bundled SQLite where it is installed, else the one of the Python in use."""
-    try:
-        from pysqlite3 import dbapi2
-    except ImportError:
-        return sqlite3
-    return dbapi2  # type: ignore[no-any-return]
-
-
-def open_database(
-    url: str, *, clock: Callable[[], datetime] = _utc_now, sqlite_module: ModuleType | None = None
-) -> Database:
-    """The database at `url`, created if need be and brought to the newest schema.
-
-    Raises DatabaseUnusable (not a database, or another program's) and SchemaTooNew; the file is then as it was.
-    """
-    parsed = parsed_url(url)
-    engine = _sqlite_engine(parsed, sqlite_module or newest_sqlite()) if is_sqlite(parsed) else _create(parsed)
-    database = Database(engine, clock)
-    with _opening(engine, parsed):
-        migrate(database.read, database.migrating)
-    return database
-
-
-def open_existing(url: str) -> Database:
-    """The database at `url`, for a look: nothing is created, and no table is changed.
-
-    Raises DatabaseUnusable when there is none, or one of another schema than this code's.
-    """
-    parsed = parsed_url(url)
-    if is_sqlite(parsed) and not (Path(parsed.database or "").is_file() and _look(parsed, newest_sqlite())):
-        raise DatabaseUnusable(f"there is no database {parsed.database}")
-    engine = _sqlite_engine(parsed, newest_sqlite()) if is_sqlite(parsed) else _create(parsed)
-    database = Database(engine)
-    with _opening(engine, parsed), database.read() as connection:
-        if (revision := known_revision(connection)) != REVISIONS[-1]:
-            raise DatabaseUnusable(
-                f"the database has schema {revision}, not {REVISIONS[-1]}: it is migrated by a start"
-            )
-    return database
-
-
-def parsed_url(url: str) -> URL:
-    """The parts of a database's address. Raises DatabaseUnusable."""
-    try:
-        return make_url(url)
-    except ArgumentError as error:
-        raise DatabaseUnusable(f"not a database URL: {url!r}") from error
-
-
-@contextmanager
-def _opening(engine: Engine, url: URL) -> Iterator[None]:
-    """What fails within leaves nothing open."""
-    try:
-        yield
-    except DatabaseFailed as error:
-        engine.dispose()
-        raise DatabaseUnusable(f"cannot open the database {url.database}: {error}") from error
-    except BaseException:
-        engine.dispose()
-        raise
-
-
-def is_sqlite(url: URL) -> bool:
-    """Whether the address is an SQLite database's."""
-    return url.get_backend_name() == "sqlite"
-
-
-def _create(url: URL, **options: Any) -> Engine:
-    # A threaded server runs 40 requests at once; each holds a connection for one short transaction. What a statement
-    # was given does not get into the log with its error: it may be a piece of a text.
-    held = {"pool_size": 8, "max_overflow": 56, "pool_timeout": BUSY_SECONDS}
-    return create_engine(url, json_serializer=_json, hide_parameters=True, **held, **options)
-
-
-def _sqlite_engine(url: URL, module: ModuleType) -> Engine:
-    check_file(url)
-    _look(url, module)
-    wal = wal_is_safe(module.sqlite_version_info)
-    if not wal:
-        logger.warning(
-            "SQLite %s can lose commits in WAL mode; the slower rollback journal is used", module.sqlite_version
-        )
-    engine = _create(url, module=module, connect_args={"check_same_thread": False})
-
-    @event.listens_for(engine, "connect")
-    def prepare(connection: Any, _record: object) -> None:
-        # The driver would begin transactions by itself, and only deferred ones.
-        connection.isolation_level = None
-        _set_pragmas(connection, "wal" if wal else "delete", module)
-
-    begin_as_told(engine)
     return engine
-
-
-def check_file(url: URL) -> None:
-    """Refuse an SQLite database that is not in a file. Raises DatabaseUnusable."""
-    if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
-        raise DatabaseUnusable("SQLite needs a file: several threads and processes share it")
-
-
-def begin_as_told(engine: Engine) -> None:
-    """Transactions begin as `Database.read` or `Database.write` means them."""
-
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        writes = connection.get_execution_options().get("writes", False)
-        connection.exec_driver_sql(f"PRAGMA query_only={'OFF' if writes else 'ON'}")
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-
-def _look(url: URL, module: ModuleType) -> str | None:
-    """The schema's version, by a look that changes nothing: refuses what is not ours before a pragma writes to it."""
-    path = Path(url.database or "")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DatabaseUnusable(f"cannot make the folder of the database {path}: {error}") from error
-    engine = create_engine(url, module=module, poolclass=NullPool)
-    try:
-        with engine.connect() as connection:
-            connection.exec_driver_sql(f"PRAGMA busy_timeout={BUSY_SECONDS * 1000}")
-            return known_revision(connection)
-    except DatabaseError as error:
-        raise DatabaseUnusable(f"cannot open the database {path}: {error.orig}") from error
-    finally:
-        engine.dispose()
-
-
-def _set_pragmas(connection: Any, journal: str, module: ModuleType) -> None:
-    cursor = connection.cursor()
-    cursor.execute(f"PRAGMA busy_timeout={BUSY_SECONDS * 1000}")
-    # Has an effect only before there is a page, so before the journal mode writes the first one; later it would
-    # merely write, on every connection.
-    if cursor.execute("PRAGMA page_count").fetchone()[0] == 0:
-        cursor.execute("PRAGMA auto_vacuum=INCREMENTAL")
-    answer = _journal_mode(cursor, journal, module)
-    if answer != journal:
-        raise DatabaseUnusable(f"the database answered journal_mode {answer!r}, {journal!r} is needed")
-    cursor.execute("PRAGMA synchronous=EXTRA")
-    cursor.execute("PRAGMA foreign_keys=ON")
-    cursor.execute(f"PRAGMA journal_size_limit={LOG_BYTES}")
-    cursor.close()
-
-
-def _journal_mode(cursor: Any, journal: str, module: ModuleType) -> str:
-    """The mode answered. Two processes that switch at once are refused without the usual wait, so it is asked again."""
-    deadline = time.monotonic() + BUSY_SECONDS
-    while True:
-        try:
-            return str(cursor.execute(f"PRAGMA journal_mode={journal}").fetchone()[0])
-        except module.OperationalError as error:
-            if "locked" not in str(error) or time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
 
 
 def _named(message: str) -> StoreError:

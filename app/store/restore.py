@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from app.store.api_keys import ApiKey, list_keys
-from app.store.database import newest_sqlite, open_database
 from app.store.errors import BackupRefused, DatabaseFailed, DatabaseUnusable
+from app.store.opening import open_database
 from app.store.part_file import BESIDE, PartFile, beside, part_file, sync_folder
+from app.store.sqlite_engine import newest_sqlite
 from app.store.sqlite_files import connect_to_file, look_at, sqlite_file
 from app.store.verification import Contents, check_ours, verify
 

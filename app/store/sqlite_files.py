@@ -7,19 +7,12 @@ drops the locks that this process holds on it.
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import QueuePool, create_engine
+from sqlalchemy import QueuePool, make_url
 
-from app.store.database import (
-    BUSY_SECONDS,
-    Database,
-    begin_as_told,
-    check_file,
-    is_sqlite,
-    named_errors,
-    newest_sqlite,
-    parsed_url,
-)
+from app.store.database import BUSY_SECONDS, Database, named_errors, new_engine
 from app.store.errors import DatabaseUnusable
+from app.store.opening import is_sqlite, parsed_url
+from app.store.sqlite_engine import begin_as_told, check_file, newest_sqlite
 
 
 def sqlite_file(url: str) -> Path:
@@ -52,8 +45,8 @@ def look_at(path: Path, *, static: bool = False) -> Database:
 
     `static`: nobody writes to it, and only the file itself is read: no lock is taken, no file made beside it.
     """
-    engine = create_engine(
-        "sqlite://",
+    engine = new_engine(
+        make_url("sqlite://"),
         module=newest_sqlite(),
         creator=lambda: connect_to_file(path, static=static),
         poolclass=QueuePool,

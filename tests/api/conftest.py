@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from app.settings import Settings
-from app.store.database import open_database
+from app.store.opening import open_database
 from tests.api.service import ScriptedGeneration, Service, running
 
 LIMITS: dict[str, Any] = {"max_corpus_bytes": 100_000, "max_queued_jobs": 3}

@@ -20,7 +20,8 @@ from app.schemas import GenerateRequest
 from app.server import make_server
 from app.settings import Settings
 from app.store.blobs import write_blob
-from app.store.database import Database, open_database
+from app.store.database import Database
+from app.store.opening import open_database
 from app.store.trained_models import Model, add_model
 from models.checkpoint import encode_checkpoint
 from models.checkpoint_header import CheckpointInfo

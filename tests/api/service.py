@@ -16,8 +16,9 @@ from app.server import Server, make_server
 from app.settings import Settings
 from app.store import claims, corpora, jobs
 from app.store.claims import Claim
-from app.store.database import Database, open_database
+from app.store.database import Database
 from app.store.job_rows import Job
+from app.store.opening import open_database
 from models.config import ModelConfig, TrainingConfig
 
 TEXT = b"to be, or not to be, that is the question\n" * 100

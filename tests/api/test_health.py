@@ -7,9 +7,9 @@ import pytest
 
 from app.store import claims, jobs, workers
 from app.store.blobs import blob_bytes, write_blob
-from app.store.database import open_database
 from app.store.errors import DatabaseBusy, NotFound
 from app.store.job_state import JobStatus
+from app.store.opening import open_database
 from app.watch import BLOB_GRACE, Watch
 from tests.api.service import Service, assert_problem
 

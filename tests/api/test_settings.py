@@ -15,7 +15,8 @@ import models
 from app.server import check_open_by_choice
 from app.settings import Settings, SettingsError, load_settings, variable_name
 from app.store.api_keys import Scope, create_key, revoke_key
-from app.store.database import Database, open_database
+from app.store.database import Database
+from app.store.opening import open_database
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = ROOT / "docs" / "settings.md"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from app.store.api_keys import Scope, create_key
-from app.store.database import open_existing
+from app.store.opening import open_existing
 from tests.browser.conftest import SIZE
 from tests.browser.docs_page import DocsPage
 from tests.system.harness import Installation

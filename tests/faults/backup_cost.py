@@ -20,7 +20,7 @@ from pathlib import Path
 
 from app.store import corpora
 from app.store.blobs import remove_blob, write_blob
-from app.store.database import open_database
+from app.store.opening import open_database
 from app.store.workers import announce
 from tests.faults.power_loss_work import sqlite_for
 

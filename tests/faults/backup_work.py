@@ -11,7 +11,7 @@ from pathlib import Path
 
 from app.store import corpora
 from app.store.backup import back_up
-from app.store.database import open_database
+from app.store.opening import open_database
 from app.store.restore import restore
 
 

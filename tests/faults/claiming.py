@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from app.store import claims, corpora, jobs
-from app.store.database import open_database
 from app.store.job_state import JobStatus
+from app.store.opening import open_database
 from tests.faults.mortal import barrier, queue, start_mortal
 
 LONGEST_SECONDS = 300

@@ -14,9 +14,10 @@ from typing import Any
 from app.fault_points import arm, count_passings
 from app.store import claims, corpora, jobs, trained_models
 from app.store.blobs import sweep, write_blob
-from app.store.database import Database, open_database
+from app.store.database import Database
 from app.store.errors import NotFound
 from app.store.job_state import JobStatus
+from app.store.opening import open_database
 from app.store.stale_watch import StaleWatch
 
 STEPS = {"long": 1, "short": 7}

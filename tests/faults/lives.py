@@ -13,7 +13,7 @@ from typing import Any
 
 from app.fault_points import POINTS
 from app.store.blobs import sweep
-from app.store.database import open_database
+from app.store.opening import open_database
 from tests.faults.evidence import contents, integrity_faults, job_faults, orphans
 from tests.faults.life import live
 from tests.faults.mortal import KILLED, run_mortal

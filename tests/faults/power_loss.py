@@ -27,8 +27,10 @@ from sqlalchemy.exc import DBAPIError
 
 from app.store import claims, corpora, jobs
 from app.store.blobs import read_blob
-from app.store.database import Database, newest_sqlite, open_database
+from app.store.database import Database
 from app.store.errors import StoreError
+from app.store.opening import open_database
+from app.store.sqlite_engine import newest_sqlite
 from tests.faults.lossy_disk import Change, Disk, File, Renaming, Resize, Write
 from tests.faults.power_loss_work import sqlite_for, state_of
 from tests.faults.strace_record import Call, Descriptor, Text, calls, record

@@ -21,10 +21,12 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-from app.store import blobs, claims, corpora, database, jobs, trained_models, workers
-from app.store.database import Database, newest_sqlite, open_database
+from app.store import blobs, claims, corpora, jobs, sqlite_engine, trained_models, workers
+from app.store.database import Database
 from app.store.job_state import JobStatus
+from app.store.opening import open_database
 from app.store.secret_keys import secret_key
+from app.store.sqlite_engine import newest_sqlite
 
 SEED = 7
 CHECKPOINT_PAGES = 40
@@ -170,7 +172,7 @@ def copy_the_log(path: Path, stop: threading.Event, prepare: Callable[[sqlite3.C
 
 def main(folder: Path, acknowledgements: Path, journal: str, synchronous: str, steps: int) -> None:
     logging.disable()
-    set_pragmas, path, clock = database._set_pragmas, folder / "charsmith.db", Clock()
+    set_pragmas, path, clock = sqlite_engine._set_pragmas, folder / "charsmith.db", Clock()
 
     def prepare(connection: Any) -> None:
         connection.execute("PRAGMA busy_timeout=15000")
@@ -181,7 +183,7 @@ def main(folder: Path, acknowledgements: Path, journal: str, synchronous: str, s
         set_pragmas(connection, *more)
         prepare(connection)
 
-    database._set_pragmas = set_ours
+    sqlite_engine._set_pragmas = set_ours
     ledger, draw = Ledger(acknowledgements, path, newest_sqlite()), random.Random(SEED)
     for session in (first_session, second_session):
         store, stop = opened(path, ledger, journal, clock), threading.Event()

@@ -18,9 +18,9 @@ from pathlib import Path
 from sqlalchemy import select
 
 from app.store.blobs import sweep
-from app.store.database import open_existing
 from app.store.errors import StoreError
 from app.store.lease import MAX_CRASHES
+from app.store.opening import open_existing
 from app.store.schema import jobs
 from tests.faults.evidence import integrity_faults, job_faults, orphans
 from tests.faults.people import Ledger, People

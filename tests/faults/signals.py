@@ -16,8 +16,9 @@ from typing import Any, TypeVar
 import httpx
 from sqlalchemy import select
 
-from app.store.database import newest_sqlite, open_existing
+from app.store.opening import open_existing
 from app.store.schema import jobs
+from app.store.sqlite_engine import newest_sqlite
 from tests.faults.evidence import job_faults
 from tests.faults.people import KINDS, STEPS, TEXT
 from tests.system import harness

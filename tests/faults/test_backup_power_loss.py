@@ -8,7 +8,7 @@ from random import Random
 from tempfile import TemporaryDirectory
 
 from app.store.corpora import list_corpora
-from app.store.database import open_database
+from app.store.opening import open_database
 from app.store.sqlite_files import look_at
 from app.store.verification import verify
 from tests.faults.power_loss import ROOT, Recorded, State, memory_folder

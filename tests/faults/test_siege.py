@@ -10,7 +10,8 @@ from sqlalchemy import insert, update
 
 from app.fault_points import POINTS
 from app.store.blobs import write_blob
-from app.store.database import Database, open_database
+from app.store.database import Database
+from app.store.opening import open_database
 from app.store.schema import blobs, corpora
 from tests.faults.evidence import history_faults, integrity_faults, orphans
 from tests.faults.killing import BEGIN, END, PAGE, SIZES, write_figures

@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 
 from app.store.api_keys import Scope, create_key
-from app.store.database import open_existing
+from app.store.opening import open_existing
 from tests.bad_inputs.run import stage
 from tests.system.harness import Installation
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from app.store import claims, corpora, events, jobs
-from app.store.database import Database, open_database
+from app.store.database import Database
+from app.store.opening import open_database
 from app.store.trained_models import Checkpoint
 
 TEXT = "Now is the winter of our discontent\n" * 4

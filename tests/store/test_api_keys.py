@@ -214,7 +214,7 @@ def test_to_ask_for_commits_neither_waits_nor_fails(scene: Any) -> None:
 
 
 def _with_rollback_journal(scene: Any) -> Any:
-    from app.store.database import open_database
+    from app.store.opening import open_database
 
     scene.database.close()
     return open_database(scene.url, sqlite_module=OLD_SQLITE)  # type: ignore[arg-type]

@@ -19,11 +19,12 @@ from app.store import backup as backup_file
 from app.store import part_file, restore
 from app.store.api_keys import Scope, create_key, list_keys, revoke_key
 from app.store.backup import back_up
-from app.store.database import newest_sqlite, open_database
 from app.store.errors import BackupRefused, Damaged, DatabaseUnusable
+from app.store.opening import open_database
 from app.store.part_file import beside
 from app.store.restore import restore as put_back
 from app.store.schema import CHUNK_BYTES
+from app.store.sqlite_engine import newest_sqlite
 from app.store.trained_models import quarantine
 from app.store.verification import verify_database
 from app.store.workers import announce
@@ -35,7 +36,7 @@ OLD_SQLITE = sqlite_for("delete")
 """Of the same library as in use: two SQLites in one process drop each other's locks."""
 HOLD = """
 import sys, time
-from app.store.database import newest_sqlite
+from app.store.sqlite_engine import newest_sqlite
 connection = newest_sqlite().connect(sys.argv[1], isolation_level=None)
 connection.execute("SELECT count(*) FROM jobs").fetchone()
 print("open", flush=True)

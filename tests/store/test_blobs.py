@@ -13,8 +13,8 @@ from sqlalchemy import delete, event, func, literal, select, update
 
 from app.store import corpora
 from app.store.blobs import Blob, keep, read_blob, remove_blob, sweep, write_blob
-from app.store.database import open_database
 from app.store.errors import Corrupted, NotFound, StoreError
+from app.store.opening import open_database
 from app.store.schema import CHUNK_BYTES, blob_chunks, blobs
 
 

@@ -11,11 +11,11 @@ from sqlalchemy import text
 
 from app.store import claims
 from app.store.claims import MAX_CRASHES, StaleWatch, claim_next, finish, release, renew
-from app.store.database import open_database
 from app.store.errors import DatabaseBusy, DiskFull, LeaseLost
 from app.store.job_state import JobStatus
 from app.store.jobs import cancel_job, delete_job, get_job, pause_job, resume_job
 from app.store.metrics import read_metrics
+from app.store.opening import open_database
 
 
 def test_the_oldest_waiting_job_is_claimed_first(scene: Any) -> None:

@@ -10,9 +10,9 @@ from sqlalchemy import func, select
 
 from app.store import corpora, jobs
 from app.store.corpora import NotText, add_corpus, delete_corpus, get_corpus, list_corpora, read_corpus
-from app.store.database import open_database
 from app.store.errors import Conflict, InvalidCursor, NotFound
 from app.store.names import InvalidName
+from app.store.opening import open_database
 from app.store.schema import blobs
 
 

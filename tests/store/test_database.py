@@ -22,12 +22,14 @@ from sqlalchemy import create_engine, insert, text
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from app.store import migrate
-from app.store.database import Database, newest_sqlite, open_database, wal_is_safe
+from app.store.database import Database
 from app.store.errors import DatabaseBusy, DatabaseFailed, DatabaseUnusable, DiskFull, SchemaTooNew
 from app.store.events import append_event, events_after
 from app.store.jobs import cancel_job, delete_job, get_job
 from app.store.metrics import read_metrics
+from app.store.opening import open_database
 from app.store.schema import REVISIONS, metadata, workers
+from app.store.sqlite_engine import newest_sqlite, wal_is_safe
 from app.store.workers import announce, list_workers
 
 OLD_SQLITE = SimpleNamespace(
@@ -93,7 +95,7 @@ def test_the_standard_library_does_where_no_other_sqlite_is_installed(
 
 
 def test_a_wrong_answer_to_journal_mode_is_not_lived_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.store.database._journal_mode", lambda *_: "memory")
+    monkeypatch.setattr("app.store.sqlite_engine._journal_mode", lambda *_: "memory")
     with pytest.raises(DatabaseUnusable, match="journal_mode 'memory'"):
         open_database(f"sqlite:///{tmp_path}/x.db")
 
@@ -207,7 +209,7 @@ def test_jobs_are_found_by_name_through_an_index(scene: Any) -> None:
 def test_opening_is_quiet_and_a_second_time_changes_nothing(tmp_path: Path) -> None:
     code = (
         "import logging, sys; logging.basicConfig(level=logging.INFO)\n"
-        "from app.store.database import open_database\n"
+        "from app.store.opening import open_database\n"
         f"for _ in range(2): open_database('sqlite:///{tmp_path}/x.db').close()\n"
         "print('alembic' in sys.modules)"
     )
@@ -296,6 +298,19 @@ def test_another_programs_database_is_refused_and_left_alone(tmp_path: Path) -> 
     assert (tmp_path / "x.db").read_bytes() == before
 
 
+def test_a_database_whose_names_are_no_longer_text_is_called_damaged(tmp_path: Path) -> None:
+    """SQLite quotes the bytes that it cannot make sense of, and the driver cannot decode its own error."""
+    path = tmp_path / "x.db"
+    open_database(f"sqlite:///{path}").close()
+    content = path.read_bytes()
+    damaged = content.replace(b"CREATE TABLE jobs", b"CREATE TABLE \xbf\xff \xbf")
+    assert damaged != content
+    path.write_bytes(damaged)
+    with pytest.raises(DatabaseUnusable, match=r"cannot open the database .*x\.db: it is damaged: .*not UTF-8"):
+        open_database(f"sqlite:///{path}")
+    assert path.read_bytes() == damaged
+
+
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "nonsense", "sqlite:////proc/nowhere/x.db"])
 def test_an_address_that_cannot_work_is_refused(url: str) -> None:
     with pytest.raises(DatabaseUnusable):
@@ -377,7 +392,7 @@ def test_a_driver_used_directly_fails_with_a_name_too(scene: Any, monkeypatch: p
 
     scene.database.close()
     if step == "_vacuum_step":  # within a transaction, on a new connection, whose first pragmas fail
-        monkeypatch.setattr("app.store.database._set_pragmas", fail)
+        monkeypatch.setattr("app.store.sqlite_engine._set_pragmas", fail)
     else:
         monkeypatch.setattr(scene.database._engine, "raw_connection", fail)
     with pytest.raises(DatabaseFailed, match="disk I/O error"):

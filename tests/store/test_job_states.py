@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from app.store import claims, corpora, jobs, recording
-from app.store.database import open_database
 from app.store.errors import Conflict, LeaseLost, NotFound, StoreError
 from app.store.events import events_after
 from app.store.job_state import FINISHED, TRANSITIONS, JobStatus
 from app.store.lease import release_in
+from app.store.opening import open_database
 from tests.forms import by_form
 
 EXAMPLES, STEPS = by_form(40, 200, 1000), 25

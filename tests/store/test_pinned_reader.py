@@ -10,7 +10,8 @@ import pytest
 
 from app.store import blobs, corpora
 from app.store.blobs import remove_blob, write_blob
-from app.store.database import LOG_BYTES, Database, newest_sqlite
+from app.store.database import LOG_BYTES, Database
+from app.store.sqlite_engine import newest_sqlite
 from app.watch import LOG_EVERY, Watch
 
 MIB = 1024 * 1024

@@ -12,9 +12,9 @@ from sqlalchemy import update
 
 from app.store import claims, corpora, jobs, recording
 from app.store.blobs import sweep
-from app.store.database import open_database
 from app.store.errors import Conflict, LeaseLost, NotFound
 from app.store.job_state import FINISHED, JobStatus
+from app.store.opening import open_database
 from app.store.schema import blobs
 from app.store.trained_models import get_model, list_checkpoints
 

@@ -11,10 +11,11 @@ from sqlalchemy import create_engine, delete, inspect, select
 from app.store import migrate
 from app.store import vocabularies as under_test
 from app.store.corpora import delete_corpus, get_corpus
-from app.store.database import newest_sqlite, open_database
 from app.store.errors import Corrupted, NotFound
 from app.store.jobs import get_job
+from app.store.opening import open_database
 from app.store.schema import vocabularies
+from app.store.sqlite_engine import newest_sqlite
 from app.store.vocabularies import corpus_characters
 from models.config import NORMALIZATIONS, Normalization
 from models.vocabulary import normalize

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.store.database import newest_sqlite
+from app.store.sqlite_engine import newest_sqlite
 from tests.system.harness import TEXT, Installation, wait_for
 
 pytestmark = pytest.mark.system

@@ -17,7 +17,7 @@ from app.generation.streams import Generation, GenerationUnavailable, Patience, 
 from app.schemas import GenerateRequest
 from app.settings import Settings
 from app.store.blobs import write_blob
-from app.store.database import open_database
+from app.store.opening import open_database
 from tests.api.generating import (
     DEADLINE_SECONDS,
     GeneratingService,

@@ -21,7 +21,7 @@ LEASE_SECONDS = 13
 
 HOLD = """
 import sys, time
-from app.store.database import newest_sqlite
+from app.store.sqlite_engine import newest_sqlite
 connection = newest_sqlite().connect(sys.argv[1], timeout=30, isolation_level=None)
 connection.execute("BEGIN EXCLUSIVE")
 print("held", flush=True)

@@ -13,7 +13,8 @@ from app.processes import Child, start_module
 ROOT = Path(__file__).resolve().parents[2]
 
 ECHO = """
-import os, sys
+import faulthandler, os, sys
+faulthandler.dump_traceback_later(60)
 from app.processes import end_with_parent, parent_socket
 end_with_parent()
 with parent_socket() as connection:
@@ -41,7 +42,11 @@ def module(tmp_path: Path) -> dict[str, str]:
 def ask(child: Child, expression: str) -> str:
     child.socket.settimeout(90)
     child.socket.sendall(expression.encode())
-    return child.socket.recv(4096).decode()
+    try:
+        return child.socket.recv(4096).decode()
+    except TimeoutError:
+        state = Path(f"/proc/{child.process.pid}/status").read_text()
+        raise AssertionError(f"the child does not answer: {state}") from None
 
 
 def test_a_child_talks_over_its_socket_and_sees_its_own_arguments_alone(module: dict[str, str]) -> None:

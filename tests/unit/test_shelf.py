@@ -9,7 +9,8 @@ import torch
 
 from app.generation.shelf import Decoded, Refused, Shelf
 from app.store.blobs import write_blob
-from app.store.database import Database, open_database
+from app.store.database import Database
+from app.store.opening import open_database
 from models.engine import Engine
 from models.rows import RowRequest
 from tests.api.generating import DEADLINE_SECONDS, tiny_checkpoint

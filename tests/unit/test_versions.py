@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.store.database import newest_sqlite, wal_is_safe
+from app.store.sqlite_engine import newest_sqlite, wal_is_safe
 from tests.audit import judged, requirements
 
 ROOT = Path(__file__).parents[2]

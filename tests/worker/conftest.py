@@ -9,7 +9,8 @@ import pytest
 
 from app.store import claims, corpora, jobs
 from app.store.claims import Claim
-from app.store.database import Database, open_database
+from app.store.database import Database
+from app.store.opening import open_database
 from models.config import ModelConfig, TrainingConfig
 from worker.events import Event, Finished
 
