@@ -103,6 +103,8 @@ class Database:
             return 0
         with self._named_errors(), closing(self._engine.raw_connection()) as connection:
             cursor = connection.cursor()
+            # Most of it is copied while others write; what holds them up has the rest alone to copy.
+            cursor.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
             cursor.execute(f"PRAGMA busy_timeout={LOG_WAIT_MILLISECONDS}")
             try:
                 cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()

@@ -21,6 +21,9 @@ ROOT = Path(__file__).parents[2]
 PROJECT = "charsmith-test"
 IMAGE_BYTES = 1_500_000_000
 STEPS = 2_000
+STOP_SECONDS = 30
+BACKUP = "docker compose exec api charsmith backup"
+"""How README's commands for a backup out of the containers, and back into them, begin."""
 STREAMS = "63"
 """A setting of ours, to be found in the containers."""
 
@@ -32,9 +35,9 @@ def step(what: str) -> Iterator[None]:
     print(f"{time.monotonic() - begin:7.1f} s  {what}")
 
 
-def run(*command: str, seconds: float = 1200, **environment: str) -> str:
+def run(*command: str, seconds: float = 1200, cwd: Path = ROOT, **environment: str) -> str:
     done = subprocess.run(
-        command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, timeout=seconds, check=False
+        command, cwd=cwd, env=os.environ | environment, capture_output=True, text=True, timeout=seconds, check=False
     )
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
     return done.stdout
@@ -51,9 +54,16 @@ class Composed(Service):
         self.port = free_port()
         super().__init__(f"http://127.0.0.1:{self.port}")
 
+        self.settings = {
+            "COMPOSE_PROJECT_NAME": PROJECT,
+            "COMPOSE_FILE": str(ROOT / "docker-compose.yml"),
+            "IMAGE_TAG": "test",
+            "CHARSMITH_PORT": str(self.port),
+            "CHARSMITH_MAX_STREAMS": STREAMS,
+        }
+
     def compose(self, *arguments: str) -> str:
-        settings = {"IMAGE_TAG": "test", "CHARSMITH_PORT": str(self.port), "CHARSMITH_MAX_STREAMS": STREAMS}
-        return run("docker", "compose", "--project-name", PROJECT, *arguments, **settings)
+        return run("docker", "compose", *arguments, **self.settings)
 
     def inspect(self, service: str) -> dict:
         return json.loads(run("docker", "inspect", f"{PROJECT}-{service}-1"))[0]
@@ -102,6 +112,8 @@ def test_a_container_can_write_to_its_volume_alone_and_gain_nothing(stack: Compo
     assert host["Memory"] > 0
     assert host["PidsLimit"] > 0
     assert host["RestartPolicy"]["Name"] == "unless-stopped"
+    assert host["Init"]
+    assert container["Config"]["StopTimeout"] == STOP_SECONDS
     check = "import pathlib; pathlib.Path('/opt/x').write_text('x')"
     tried = subprocess.run(
         ["docker", "exec", f"{PROJECT}-{service}-1", "python", "-c", check], capture_output=True, text=True, check=False
@@ -141,3 +153,25 @@ def test_the_main_job_runs_through_the_published_port_and_survives_its_worker(st
     assert done["attempt"] == 2
     steps = [row[0] for row in stack.losses(job["id"])]
     assert steps == sorted(set(steps))
+
+
+def test_a_backup_goes_out_of_the_containers_and_back_by_the_commands_of_the_readme(
+    stack: Composed, tmp_path: Path
+) -> None:
+    (commands,) = [block for block in (ROOT / "README.md").read_text().split("```") if BACKUP in block]
+    stack.upload(text="Kept by the backup.\n" * 9, name="kept")
+    backup, stop, restore, up = commands.removeprefix("sh").strip().splitlines()
+    with step("backup out of the running containers"):
+        run("bash", "-c", backup, cwd=tmp_path, **stack.settings)
+    assert (tmp_path / "backup.db").stat().st_size > 0
+    gone = stack.upload(text="Written after the backup.\n" * 9, name="later")
+    with step("stop"):
+        run("bash", "-c", stop, cwd=tmp_path, **stack.settings)
+    for service in ("api", "worker"):
+        assert stack.inspect(service)["State"]["ExitCode"] == 0
+    with step("restore"):
+        run("bash", "-c", restore, cwd=tmp_path, **stack.settings)
+    with step("up"):
+        run("bash", "-c", up.replace("up --wait", "up --wait --no-build"), cwd=tmp_path, **stack.settings)
+    assert stack.http.get("/corpora/kept").status_code == 200
+    assert stack.http.get(f"/corpora/{gone['id']}").status_code == 404
