@@ -8,6 +8,7 @@ would hide disconnects.
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -32,11 +33,11 @@ class EndRefusedUploads:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] != "http":
-            return await self._app(scope, receive, send)
+            return self._app(scope, receive, send)
         body = _Body(receive, Headers(scope=scope))
-        return await self._app(scope, body.receive, _Answer(body, send).send)
+        return self._app(scope, body.receive, _Answer(body, send).send)
 
 
 class _Answer:
@@ -48,8 +49,13 @@ class _Answer:
         self._cuts = False
         self._replaced = False
 
-    async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start" and message["status"] >= 400:
+    def send(self, message: Message) -> Awaitable[None]:
+        begins = message["type"] == "http.response.start"
+        is_error = begins and message["status"] >= 400
+        return self._send_error(message) if is_error or self._cuts or self._replaced else self._send(message)
+
+    async def _send_error(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
             self._cuts = not self._body.ended
             headers = MutableHeaders(scope=message)
             self._replaced = message["status"] == 413 and headers.get("content-type") != PROBLEM_JSON
@@ -82,7 +88,10 @@ class _Body:
         self._receive = receive
         self.ended = not has_body(headers)
 
-    async def receive(self) -> Message:
+    def receive(self) -> Awaitable[Message]:
+        return self._receive() if self.ended else self._noted()
+
+    async def _noted(self) -> Message:
         message = await self._receive()
         self.ended = message["type"] != "http.request" or not message.get("more_body", False)
         return message

@@ -4,6 +4,8 @@ Knows no route. Pure ASGI: `BaseHTTPMiddleware` would hide disconnects. Invarian
 what it is.
 """
 
+from collections.abc import Awaitable
+
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -17,13 +19,13 @@ class RefuseCodedBodies:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] != "http" or not _is_coded(Headers(scope=scope)):
-            return await self._app(scope, receive, send)
+            return self._app(scope, receive, send)
         detail = "Bodies with a Content-Encoding are not taken: send it as it is, not compressed."
         # RFC 9110, 12.5.3: with a 415 the header says what would have been taken.
         problem = Problem(415, "unsupported_encoding", detail, headers={"Accept-Encoding": "identity"})
-        await problem.response()(scope, receive, send)
+        return problem.response()(scope, receive, send)
 
 
 def _is_coded(headers: Headers) -> bool:

@@ -5,7 +5,7 @@ tasks of its own would take twice as long, and a thousand clients that come at o
 nothing is refused here while a place is free; what else is wrong with a request is told only then.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -33,18 +33,20 @@ class RefuseCrowds:
         self._app = app
         self._full = full
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         full = self._full(scope) if _opens_stream(scope) else None
-        if full is None:
-            return await self._app(scope, receive, send)
-        try:
-            while (message := await receive())["type"] == "http.request" and message.get("more_body", False):
-                pass
-            check_allowed(scope["state"]["key"], OPENING[scope["method"], scope["path"]])
-            refusal = problem_of(full)
-        except Problem as problem:  # not allowed; or the service stops while the body is under way
-            refusal = problem
-        return await refusal.response()(scope, receive, send)
+        return self._app(scope, receive, send) if full is None else _refuse(full, scope, receive, send)
+
+
+async def _refuse(full: TooManyStreams, scope: Scope, receive: Receive, send: Send) -> None:
+    try:
+        while (message := await receive())["type"] == "http.request" and message.get("more_body", False):
+            pass
+        check_allowed(scope["state"]["key"], OPENING[scope["method"], scope["path"]])
+        refusal = problem_of(full)
+    except Problem as problem:  # not allowed; or the service stops while the body is under way
+        refusal = problem
+    return await refusal.response()(scope, receive, send)
 
 
 def _opens_stream(scope: Scope) -> bool:

@@ -4,6 +4,8 @@ Knows no route. Pure ASGI: `BaseHTTPMiddleware` would hide disconnects. Invarian
 its first piece, however large a text or model is.
 """
 
+from collections.abc import Awaitable
+
 from fastapi import FastAPI
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -22,9 +24,12 @@ class AnswerHead:
         self._app = app
         self._allowed = AllowedMethods(described)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] != "http" or scope["method"] != "HEAD" or not self._has_get(scope["path"]):
-            return await self._app(scope, receive, send)
+            return self._app(scope, receive, send)
+        return self._answer_head(scope, receive, send)
+
+    async def _answer_head(self, scope: Scope, receive: Receive, send: Send) -> None:
         is_sent = False
 
         async def send_head(message: Message) -> None:

@@ -7,7 +7,7 @@ passes came from no browser, from our own pages, from an origin that a setting n
 to a page of its own: never a frame, in which clicks would be stolen.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -30,10 +30,10 @@ class RefuseOtherOrigins:
         self._hosts = {host.lower() for host in hosts}
         self._origins = frozenset(origins)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] == "http" and (refusal := self._refusal(scope["method"], Headers(scope=scope))):
-            return await refusal.response()(scope, receive, send)
-        return await self._app(scope, receive, send)
+            return refusal.response()(scope, receive, send)
+        return self._app(scope, receive, send)
 
     def _refusal(self, method: str, headers: Headers) -> Problem | None:
         host = headers.get("host", "")

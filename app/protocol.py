@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 HEAD_BYTES = 64 * 1024
 """Of the first line and the headers: a prompt by GET is in them."""
-UNSENT_BYTES = 8 * 1024
+UNSENT_BYTES = 4 * 1024
 """Of an answer that wait here for the system to take them, and what is written last: asyncio's own 64 KiB would be
 most of the memory of a stream that nobody reads."""
 PATIENCE = "charsmith.patience_seconds"

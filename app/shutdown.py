@@ -5,7 +5,7 @@ request and answers in plain text. Invariant: a request that was not answered wh
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -35,10 +35,10 @@ class EndWithService:
             return await self._app(scope, receive, send)
         begun = False
 
-        async def noting_send(message: Message) -> None:
+        def noting_send(message: Message) -> Awaitable[None]:
             nonlocal begun
             begun = True
-            await send(message)
+            return send(message)
 
         body = _Body(receive, Headers(scope=scope), self._stopping)
         try:
@@ -57,10 +57,13 @@ class _Body:
         self._stopping = stopping
         self._ended = not has_body(headers)
 
-    async def receive(self) -> Message:
+    def receive(self) -> Awaitable[Message]:
         """The next message. Raises Problem in place of a piece that does not come before the service stops."""
-        message = await (self._receive() if self._ended else self._next_piece())
-        self._ended = self._ended or message["type"] != "http.request" or not message.get("more_body", False)
+        return self._receive() if self._ended else self._noted()
+
+    async def _noted(self) -> Message:
+        message = await self._next_piece()
+        self._ended = message["type"] != "http.request" or not message.get("more_body", False)
         return message
 
     async def _next_piece(self) -> Message:

@@ -7,6 +7,7 @@ for the client counts, not what the database or the disk takes, nor that this pr
 
 import asyncio
 import time
+from collections.abc import Awaitable
 from contextlib import suppress
 
 from starlette.datastructures import Headers
@@ -33,16 +34,16 @@ class EndSlowBodies:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] != "http":
-            return await self._app(scope, receive, send)
+            return self._app(scope, receive, send)
         body = _Body(receive, Headers(scope=scope))
 
-        async def noting_send(message: Message) -> None:
+        def noting_send(message: Message) -> Awaitable[None]:
             body.ended = True  # an answer has begun: whoever listens now waits for the client to leave
-            await send(message)
+            return send(message)
 
-        await self._app(scope, body.receive, noting_send)
+        return self._app(scope, body.receive, noting_send)
 
 
 def too_slow() -> Problem:
@@ -62,10 +63,11 @@ class _Body:
         self._left = GRACE_SECONDS
         self.ended = not has_body(headers)
 
-    async def receive(self) -> Message:
+    def receive(self) -> Awaitable[Message]:
         """The next message. Raises Problem in place of a piece that does not come in time."""
-        if self.ended:
-            return await self._receive()
+        return self._receive() if self.ended else self._next_piece()
+
+    async def _next_piece(self) -> Message:
         waited = 0.0
         while True:
             message, seconds = await self._look(min(LOOK_SECONDS, IDLE_SECONDS - waited, self._left))

@@ -12,8 +12,8 @@ from typing import Any, Literal, NamedTuple, Self
 from app.generation.link import Link
 from app.generation.protocol import Message
 
-GRANTED_CHARACTERS = 4096
-"""How far a row may write ahead of its reader: a second's work, and at most 16 KiB."""
+GRANTED_CHARACTERS = 2048
+"""How far a row may write ahead of its reader: tens of milliseconds' work of a fast one, and at most 8 KiB."""
 GRANTED_OF_SCORE = 131_072
 """Of the document that tells a score: nine for each character of the text, of which there are 400,000 in a second."""
 MOST_PIECES = 32
