@@ -26,8 +26,8 @@ from models.prefix_cache import PrefixCache
 from models.prompts import KEPT_EVERY, Prompt, Read
 from models.rows import Prepared, Row, RowOutput, RowRequest
 from models.sampling import SamplingConfig
-from models.scores import joined, score
 from models.scores import Stepper as ScoringStepper
+from models.scores import joined, score
 
 TURN_SECONDS = 0.002
 """About so long one call writes, and one call reads of a prompt: a row that is evicted, or comes, waits no longer."""
@@ -88,7 +88,7 @@ class Engine:
         self._reading: deque[Prompt] = deque()
         self._prefixes = PrefixCache()
         self._step_seconds = TURN_SECONDS
-        self._read_seconds = dict.fromkeys((False, True), TURN_SECONDS)  # of a prompt's character, by whether it is scored
+        self._read_seconds = {False: TURN_SECONDS, True: TURN_SECONDS}  # of a prompt's character, scored or not
 
     def __len__(self) -> int:
         return len(self._rows)

@@ -166,7 +166,9 @@ class Prepared:
             info.vocabulary.check_ids(request.prompt_ids)
             return np.array(request.prompt_ids, np.int64)
         prompt = normalize(request.prompt, info.config.normalization)
-        return info.vocabulary.encode(info.vocabulary.known(prompt) if request.skip_unknown else prompt).astype(np.int64)
+        return info.vocabulary.encode(info.vocabulary.known(prompt) if request.skip_unknown else prompt).astype(
+            np.int64
+        )
 
     def tally(self) -> NDArray[np.int32] | None:
         """A new one for a sample; None if its characters need not be counted."""

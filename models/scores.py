@@ -1,7 +1,7 @@
 """Scores of characters, log-probabilities in nats: as arrays, and as they are told beside a text.
 
-Knows no texts and no rows. A score is of the network's own distribution: at temperature 1, before penalties, filters and
-forbidden characters. Invariant: a score that is told is a number from LOWEST to 0, never NaN.
+Knows no texts and no rows. A score is of the network's own distribution: at temperature 1, before penalties, filters
+and forbidden characters. Invariant: a score that is told is a number from LOWEST to 0, never NaN.
 
 Shape suffixes: T time steps, R lanes, K alternatives, N characters; a state is [L layers, P parts, H hidden].
 """

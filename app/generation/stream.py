@@ -103,7 +103,7 @@ class Stream:
         return text
 
     def scores(self, characters: int) -> list[Any]:
-        """Those of the next characters, of which the text was taken (app.generation.protocol); none if none are told."""
+        """Those of the next characters, whose text was taken (app.generation.protocol); none if none are told."""
         scores, self._scores = self._scores[:characters], self._scores[characters:]
         return scores
 
@@ -230,7 +230,9 @@ class Samples:
 
 def granted_characters(alternatives: int | None) -> int:
     """How far a row may write ahead of its reader that tells so many alternatives of each; None: no scores either."""
-    return GRANTED_CHARACTERS if alternatives is None else min(GRANTED_CHARACTERS, NUMBERS_GRANTED // (1 + alternatives))
+    if alternatives is None:
+        return GRANTED_CHARACTERS
+    return min(GRANTED_CHARACTERS, NUMBERS_GRANTED // (1 + alternatives))
 
 
 def _pieces(text: str) -> Iterator[tuple[str, bool]]:

@@ -53,8 +53,16 @@ include-operation-id = ["list_corpora", "list_jobs", "list_models"]
 checks.positive_data_acceptance.expected-statuses = ["2xx", "422"]
 
 [[operations]]
+# The same of OpenAI's dialect, which has 400 for both.
+include-operation-id = [
+    "upload_file", "create_fine_tuning_job", "complete",
+    "list_files", "list_fine_tuning_jobs", "list_fine_tuning_events", "list_fine_tuning_checkpoints",
+]
+checks.positive_data_acceptance.expected-statuses = ["2xx", "400", "404", "413", "429"]
+
+[[operations]]
 # In a form everything is bytes: a number is a text as well, and `true` a name.
-include-operation-id = ["upload_corpus", "upload_model"]
+include-operation-id = ["upload_corpus", "upload_model", "upload_file"]
 checks.negative_data_rejection.enabled = false
 """
 

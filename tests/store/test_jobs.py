@@ -274,3 +274,15 @@ def test_an_unknown_job_is_not_found(scene: Any, act: Any, key: str) -> None:
     scene.job()
     with pytest.raises(NotFound):
         act(scene.database, key)
+
+
+def test_events_are_read_backwards_in_pieces(scene: Any) -> None:
+    job = scene.job()
+    for act in (jobs.pause_job, jobs.resume_job, jobs.cancel_job):
+        act(scene.database, job.id)
+    ascending = [event.id for event in events.events_after(scene.database, job.id, 0)]
+    newest = events.events_before(scene.database, job.id, limit=3)
+    rest = events.events_before(scene.database, job.id, newest[-1].id)
+    assert [event.id for event in (*newest, *rest)] == ascending[::-1]
+    assert events.events_before(scene.database, job.id, 2**70) == events.events_before(scene.database, job.id)
+    assert events.events_before(scene.database, "job_nobody") == []
