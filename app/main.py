@@ -153,8 +153,8 @@ def _openai_calls(settings: Settings) -> APIRouter:
     texts = ESCAPED_BYTES * (settings.max_prompt_characters + 2 * MAX_CHARACTER_SET)
     calls.include_router(completions.router, max_body_size=MIB + texts)
     calls.include_router(openai_files.uploads, max_body_size=settings.max_corpus_bytes + FORM_OVERHEAD_BYTES)
-    for routers in (openai_files, fine_tuning, openai_models):
-        calls.include_router(routers.router, max_body_size=MIB)
+    for group in (openai_files, fine_tuning, openai_models):
+        calls.include_router(group.router, max_body_size=MIB)
     return calls
 
 

@@ -34,6 +34,8 @@ and parameters are refused.
 
 Corpora, jobs and models are named by id or by name (the newest of that name). Errors are problem documents (RFC 9457).
 
+Below `/v1` are the same texts, jobs, models and streams once more, as OpenAI's client calls them, and with its errors.
+
 Once the installation has an API key (`charsmith keys create`), every call asks for one: `Authorization: Bearer KEY`, or
 KEY as the password of a login, with any name. It is never taken from an address. Each call says which scope it needs.
 """

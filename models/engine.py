@@ -84,7 +84,7 @@ class Engine:
         self._clock = clock
         self._rows: dict[int, Row] = {}
         self._writing: list[Row] = []  # by their place in the stepper
-        self._showing: list[Row] = []  # their prompts, before they write
+        self._showing: deque[Row] = deque()  # their prompts, before they write
         self._reading: deque[Prompt] = deque()
         self._prefixes = PrefixCache()
         self._step_seconds = TURN_SECONDS
@@ -159,7 +159,7 @@ class Engine:
         What they have to show (rows with nothing to show yet are left out), and the seconds that it took: 0 where none
         writes.
         """
-        shown = [self._show(row) for row in list(self._showing)] if self._showing else []
+        shown = [self._show()] if self._showing else []
         written, seconds = self._write() if self._writing else ([], 0.0)
         return shown + written, seconds
 
@@ -216,13 +216,13 @@ class Engine:
         for place, of_row in zip(places, scores, strict=True):
             rows[place].score(of_row)
 
-    def _show(self, row: Row) -> RowOutput:
-        """A piece of its prompt; then it writes, or is at its end."""
+    def _show(self) -> RowOutput:
+        """A piece of one row's prompt: they take turns. The row then has another one, writes, or is at its end."""
+        row = self._showing.popleft()
         output = row.show()
         if output.finished:
             self.evict(row.id)
-        elif not row.shows_first or row.allowance <= 0:
-            self._showing.remove(row)
+        else:
             self._join(row)
         return output
 

@@ -26,8 +26,8 @@ from models.vocabulary import Vocabulary, normalize
 FinishReason = Literal["stop", "length"]
 
 NOT_FINITE = "the network's answer is not finite"
-ECHOED_AT_ONCE = 1024
-"""Characters of a prompt."""
+SHOWN_AT_ONCE = 1024
+"""Characters of a prompt, or scores and alternatives of fewer: some hundreds of microseconds."""
 
 
 class NothingAllowed(ValueError):
@@ -166,9 +166,9 @@ class Prepared:
             info.vocabulary.check_ids(request.prompt_ids)
             return np.array(request.prompt_ids, np.int64)
         prompt = normalize(request.prompt, info.config.normalization)
-        return info.vocabulary.encode(info.vocabulary.known(prompt) if request.skip_unknown else prompt).astype(
-            np.int64
-        )
+        if request.skip_unknown:
+            prompt = info.vocabulary.known(prompt)
+        return info.vocabulary.encode(prompt).astype(np.int64)
 
     def tally(self) -> NDArray[np.int32] | None:
         """A new one for a sample; None if its characters need not be counted."""
@@ -244,7 +244,8 @@ class Row:
     def show(self) -> RowOutput:
         """The next piece of the prompt, within what it may write."""
         begin, whole = self._echoed, len(self._echo)
-        end = self._echoed = min(begin + int(min(ECHOED_AT_ONCE, self.allowance)), whole)
+        most = SHOWN_AT_ONCE // (1 + (self.alternatives or 0))
+        end = self._echoed = min(begin + int(min(most, self.allowance)), whole)
         self.allowance -= end - begin
         scores: list[CharacterScore | None] = []
         if self.prompt_scores is not None and end > begin:
@@ -283,9 +284,12 @@ class Row:
                 if drawn >= 0:
                     self.tally_V[drawn] -= WRITTEN
         held_back = self._stops.rest() if finished == "length" else self._unfed
-        shown = len(text) + len(held_back)
-        scores, self._scores = self._scores[:shown], self._scores[shown:]
+        scores: ToldScores = () if self.alternatives is None else self._told(len(text) + len(held_back))
         return RowOutput(self.id, text, finished, failed, held_back, scores=scores), taken
+
+    def _told(self, characters: int) -> list[CharacterScore]:
+        scores, self._scores = self._scores[:characters], self._scores[characters:]
+        return scores
 
     def state(self, held_back: str) -> RowState:
         """Where it stands, the last character taken not yet read."""

@@ -109,9 +109,10 @@ class Completion:
 
     def choice(self, index: int, text: str) -> dict[str, Any]:
         """What of one text follows on what was told of it before; all of it is taken from its stream already."""
-        stream, finish_reason = self._samples.streams[index], None
-        if stream.over:
-            text, finish_reason = text + stream.held_back, stream.finish_reason
+        stream = self._samples.streams[index]
+        finish_reason = stream.finish_reason if stream.over else None
+        if finish_reason is not None:
+            text += stream.held_back
         logprobs = self._logprobs(index, text) if self._asked.logprobs is not None else None
         self._offsets[index] += len(text)
         return {"index": index, "text": text, "finish_reason": finish_reason, "logprobs": logprobs}

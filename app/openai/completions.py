@@ -81,12 +81,12 @@ async def complete(
 
 
 def _check_lengths(asked: CompletionRequest, most: int) -> None:
-    longest = max(map(len, asked.prompts))
-    if longest > most:
-        raise invalid("prompt", f"must have at most {most} characters, not {longest}", code="prompt_too_long")
+    read = sum(map(len, asked.prompts))  # of all: the generation process gets them in one message
+    if read > most:
+        raise invalid("prompt", f"must have at most {most} characters in all, not {read}", code="prompt_too_long")
     if asked.logprobs is None or asked.stream:
         return
-    characters = asked.characters * len(asked.prompts) + (sum(map(len, asked.prompts)) if asked.echo else 0)
+    characters = asked.characters * len(asked.prompts) + (read if asked.echo else 0)
     numbers = characters * asked.each * (1 + asked.logprobs)
     if numbers > MOST_NUMBERS:
         told = f"would be {numbers} numbers, and at most {MOST_NUMBERS} are told at once: set stream, or ask for less"

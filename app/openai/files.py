@@ -61,7 +61,7 @@ def upload_file(
     database: StoredIn,
     settings: Configured,
     file: Annotated[UploadFile, File(description="A text in UTF-8, as it is: no JSON lines.")],
-    purpose: Annotated[Literal["fine-tune"], Form()],
+    purpose: Annotated[Literal["fine-tune"], Form(examples=["fine-tune"])],
     expires_anchor: Expiry = None,
     expires_seconds: ExpirySeconds = None,
 ) -> FileDocument:

@@ -25,6 +25,8 @@ from app.store.trained_models import Model
 router = APIRouter(prefix=PREFIX, tags=["openai"], route_class=GuardedRoute)
 
 AUTO = "auto"
+CHECKPOINT = "checkpoint_"
+"""An id of one begins so."""
 
 
 class OpenAIModelDocument(Item):
@@ -49,7 +51,7 @@ def not_a_model(key: str, error: NotFound) -> Problem | NotFound:
     return Problem(404, "model_not_found", told)
 
 
-@router.get("/models", summary="List models", responses=problems(422))
+@router.get("/models", summary="List models")
 def list_openai_models(database: StoredIn) -> ListDocument[OpenAIModelDocument]:
     """All models that can write, newest first. The sizes that a job may begin with are not among them."""
     found = [model_document(model) for model in _all(database) if model.latest_step is not None]
@@ -70,9 +72,9 @@ def _all(database: Database) -> list[Model]:
 # Names have no slash, but clients may ask for anything, and are to be told that there is no such model.
 @router.get("/models/{key:path}", summary="Look at a model", responses=problems(404, 422))
 def get_openai_model(database: StoredIn, key: CheckpointKey) -> OpenAIModelDocument:
-    """A model by id or name, or one checkpoint of it."""
+    """A model by id or name, or one checkpoint of it, by `name@step` or its id."""
     try:
-        if "@" in key:
+        if "@" in key or key.startswith(CHECKPOINT):
             model, checkpoint = trained_models.find_checkpoint(database, key)
             return model_document(model, f"@{checkpoint.step}")
         return model_document(trained_models.get_model(database, key))

@@ -269,6 +269,7 @@ def test_a_job_tells_its_checkpoints_each_of_which_is_a_model(client: openai.Ope
     assert [one.fine_tuned_model_checkpoint for one in found] == [f"{model}@{step}" for step in (3, 2, 1)]
     assert found[0].fine_tuning_job_id == job
     assert client.models.retrieve(found[0].fine_tuned_model_checkpoint).id == f"{model}@3"
+    assert client.models.retrieve(found[1].id).id == f"{model}@2"
     with refused(400, param="after"):
         client.fine_tuning.jobs.checkpoints.list(job, after="nothing")
 
