@@ -25,7 +25,8 @@ from app.generation.turns import take_turn
 from app.processes import end_with_parent, parent_socket
 from app.store.opening import open_database
 from models.engine import Engine
-from models.rows import NothingAllowed, RowOutput, RowRequest, RowState
+from models.row_state import RowState
+from models.rows import NothingAllowed, RowOutput, RowRequest
 from models.sampling import SamplingConfig
 from models.vocabulary import UnknownCharacter, UnknownId
 
@@ -124,7 +125,8 @@ class Process:
             self._admit(engine, message)
 
     def _admit(self, engine: Engine, message: Message) -> None:
-        row_ids, characters = message["rows"], []
+        row_ids: list[int] = message["rows"]
+        characters: list[int] = []
         try:
             for rows, request in _shares(row_ids, message["request"]):
                 characters.append(engine.admit(rows, request, message["characters"]))

@@ -99,12 +99,10 @@ def list_fine_tuning_events(
 ) -> ListDocument[JobEventDocument]:
     """What happened to it, newest first. `GET /jobs/{id}/events` tells the same as it happens."""
     job, limit = jobs.get_job(database, id), min(limit, MOST_ITEMS)
-    before = {}
-    if after is not None:
-        if (number := event_number(after)) is None:
-            raise InvalidCursor(after)
-        before = {"before_id": number}
-    found = events_before(database, job.id, limit=limit + 1, **before)
+    before = None if after is None else event_number(after)
+    if after is not None and before is None:
+        raise InvalidCursor(after)
+    found = events_before(database, job.id, before, limit + 1)
     return list_document([event_document(event) for event in found[:limit]], has_more=len(found) > limit)
 
 
