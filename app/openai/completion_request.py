@@ -70,8 +70,10 @@ Stops = Annotated[SeveralStops | None, BeforeValidator(_listed, json_schema_inpu
 class StreamOptions(Request):
     """What else a stream says."""
 
-    include_usage: bool | None = Field(None, description="A last chunk without choices says how much was written.")
-    include_obfuscation: bool | None = Field(None, description="Taken, and without effect.")
+    include_usage: bool | None = Field(
+        default=None, description="A last chunk without choices says how much was written."
+    )
+    include_obfuscation: bool | None = Field(default=None, description="Taken, and without effect.")
 
 
 class CompletionRequest(Request):

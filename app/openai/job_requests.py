@@ -46,10 +46,10 @@ def same(name: str) -> Any:
 class Hyperparameters(Request):
     """What OpenAI's API calls so; `auto` is the same as leaving out."""
 
-    n_epochs: Number = Field(None, description="`training.epochs`.")
-    batch_size: Whole = Field(None, description="`training.batch_size`.")
+    n_epochs: Number = Field(default=None, description="`training.epochs`.")
+    batch_size: Whole = Field(default=None, description="`training.batch_size`.")
     learning_rate_multiplier: Number = Field(
-        None, description="Of the learning rate that the network would get: by its width."
+        default=None, description="Of the learning rate that the network would get: by its width."
     )
 
 
@@ -93,10 +93,10 @@ class FineTuningRequest(Request):
     training_file: Text = same("corpus")
     suffix: Text | None = same("name")
     seed: int | None = Field(default=None, description="`training.seed`.")
-    hyperparameters: Hyperparameters | None = Field(None, description="As in `method.supervised`.")
+    hyperparameters: Hyperparameters | None = Field(default=None, description="As in `method.supervised`.")
     method: Method | None = None
-    network: ModelSettings | None = Field(None, description="As `model` of `POST /jobs`.")
-    training: TrainingSettings | None = Field(None, description="As `training` of `POST /jobs`.")
+    network: ModelSettings | None = Field(default=None, description="As `model` of `POST /jobs`.")
+    training: TrainingSettings | None = Field(default=None, description="As `training` of `POST /jobs`.")
     validation_file: Annotated[None, NotDone("the end of the text is kept, training.validation_fraction of it")] = None
     integrations: Annotated[None, NotDone("nobody else is told of a job; its events are here", "array")] = None
     metadata: Annotated[None, NotDone("a job has a name, its suffix, and no other notes", "object")] = None

@@ -35,8 +35,9 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GeneratingServ
 
 
 @pytest.fixture
-def client(service: GeneratingService) -> openai.OpenAI:
-    return client_of(service.http)
+def client(service: GeneratingService) -> Iterator[openai.OpenAI]:
+    with client_of(service.http) as made:
+        yield made
 
 
 @pytest.fixture(autouse=True)
@@ -251,7 +252,7 @@ REFUSED: list[tuple[dict[str, Any], str | None, str]] = [
     ({"temperature": 11}, "temperature", "at most 10"),
     ({"max_tokens": -1}, "max_tokens", "at least 0"),
     ({"n": 0}, "n", "at least 1"),
-    ({"stop": ""}, "stop", "must not be empty"),
+    ({"stop": ""}, "stop.0", "must not be empty"),
     ({"seed": -1}, "seed", "at least 0"),
     ({"extra_body": {"allowed_characters": "€"}}, "allowed_characters", "none may be written"),
     ({"extra_body": {"max_characters": 5}}, "max_characters", "unknown"),

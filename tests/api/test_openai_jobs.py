@@ -1,6 +1,7 @@
 """OpenAI's dialect for files, jobs and models, spoken by OpenAI's own client."""
 
 import asyncio
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from tests.api.service import TEXT, Service
 
 
 @pytest.fixture
-def client(service: Service) -> openai.OpenAI:
-    return client_of(service.http)
+def client(service: Service) -> Iterator[openai.OpenAI]:
+    with client_of(service.http) as made:
+        yield made
 
 
 def upload(client: openai.OpenAI, text: bytes = TEXT, name: str = "hamlet.txt") -> str:
@@ -151,7 +153,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"metadata": {"who": "I"}}, "metadata", "is not done here"),
     ({"integrations": [{"type": "wandb", "wandb": {"project": "p"}}]}, "integrations", "is not done here"),
     ({"extra_body": {"network": {"hidden_size": 0}}}, "network.hidden_size", "must be a whole number"),
-    ({"extra_body": {"training": {"steps": 1, "minutes": 1}}}, "training.steps", "one budget"),
+    ({"extra_body": {"training": {"steps": 1, "minutes": 1}}}, "training.minutes", "one budget"),
     ({"extra_body": {"trainning": {}}}, "trainning", "did you mean training?"),
 ]
 
@@ -209,10 +211,11 @@ def test_a_waiting_job_pauses_resumes_and_is_cancelled_once(client: openai.OpenA
 
 def test_cancelling_a_finished_job_is_not_tried_again(service: Service) -> None:
     """OpenAI's client repeats what a 409 answered."""
-    patient, job = client_of(service.http, retries=2), service.enqueue().id
-    patient.fine_tuning.jobs.cancel(job)
-    with refused(400) as raised:
+    job = service.enqueue().id
+    with client_of(service.http, retries=2) as patient:
         patient.fine_tuning.jobs.cancel(job)
+        with refused(400) as raised:
+            patient.fine_tuning.jobs.cancel(job)
     assert "x-stainless-retry-count" in raised.value.request.headers
     assert raised.value.request.headers["x-stainless-retry-count"] == "0"
 

@@ -28,8 +28,11 @@ def ended(client: openai.OpenAI, job_id: str) -> openai.types.fine_tuning.FineTu
 def test_the_whole_way_from_a_file_to_a_text(installation: Installation) -> None:
     installation.start("serve")
     installation.wait_until_ready()
-    client = client_of(installation.http)
+    with client_of(installation.http) as client:
+        walk(client)
 
+
+def walk(client: openai.OpenAI) -> None:
     file = client.files.create(file=("bottles.txt", TEXT.encode()), purpose="fine-tune")
     jobs = client.fine_tuning.jobs
     first = ended(client, jobs.create(model="tiny", training_file=file.id, extra_body=SETTINGS).id)

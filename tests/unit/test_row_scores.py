@@ -39,7 +39,7 @@ def scores_of(outputs: Sequence[RowOutput]) -> list[CharacterScore | None]:
 
 def written(request: RowRequest, engine: Engine | None = None) -> list[RowOutput]:
     """What one row of the tiny model says."""
-    engine = engine or tiny_engine()
+    engine = tiny_engine() if engine is None else engine
     engine.admit([1], request)
     return run(engine)[1]
 
