@@ -8,6 +8,7 @@ from copy import copy
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -32,6 +33,8 @@ SHARED = (
 def same(name: str, description: str | None = None) -> Any:
     """A field as a GenerateRequest has it."""
     field = copy(GenerateRequest.model_fields[name])
+    # Those are of the type, which is written here anew: they would be asked about null.
+    field.metadata = [each for each in field.metadata if not isinstance(each, AfterValidator)]
     if description is not None:
         field.description = description
     return field

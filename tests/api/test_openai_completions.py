@@ -5,11 +5,13 @@ import json
 import math
 import socket
 from collections.abc import Iterator
+from http.client import HTTPResponse
 from typing import Any
 
 import openai
 import pytest
 
+from app.generation.stream import NUMBERS_GRANTED
 from app.openai import completions
 from app.store.trained_models import find_checkpoint
 from tests.api.generating import (
@@ -88,7 +90,10 @@ def test_null_is_the_same_as_leaving_out(client: openai.OpenAI) -> None:
     names = ("max_tokens", "temperature", "top_p", "n", "stop", "echo", "logprobs", "presence_penalty")
     others = ("frequency_penalty", "best_of", "suffix", "logit_bias", "stream_options")
     nothing = dict.fromkeys((*names, *others))
-    made = client.completions.create(model="tiny", prompt="a", seed=1, user="somebody", **nothing)  # type: ignore[call-overload]
+    own = dict.fromkeys(
+        ("top_k", "min_p", "repetition_penalty", "allowed_characters", "forbidden_characters", "unknown")
+    )
+    made = client.completions.create(model="tiny", prompt="a", seed=1, user="me", extra_body=own, **nothing)  # type: ignore[call-overload]
     assert made.choices == client.completions.create(model="tiny", prompt="a", seed=1).choices
 
 
@@ -322,13 +327,13 @@ def test_a_client_that_leaves_frees_its_rows(service: GeneratingService, wish: d
 def test_a_client_that_reads_nothing_of_its_logprobs_costs_a_bounded_number_of_them(
     service: GeneratingService,
 ) -> None:
-    connection = send(service, ENDLESS | {"prompt": "to be " * 800, "echo": True, "logprobs": 20, "stream": True})
-    service.wait_for_rows(1)
-    [stream] = service.generation._streams.values()
-    held: list[int] = []
-    wait_until(lambda: _stands_still(service, held))
-    assert len(stream._scores) <= 8192 // 21
-    connection.close()
+    wish = {"prompt": "to be " * 800, "echo": True, "logprobs": 20, "stream": True}
+    with send(service, ENDLESS | wish):
+        service.wait_for_rows(1)
+        [stream] = service.generation._streams.values()
+        held: list[int] = []
+        wait_until(lambda: _stands_still(service, held))
+        assert len(stream._scores) <= NUMBERS_GRANTED // 21
 
 
 def _stands_still(service: GeneratingService, seen: list[int]) -> bool:
@@ -351,14 +356,15 @@ def test_a_text_that_breaks_off_says_so_in_the_stream(client: openai.OpenAI, ser
     assert (raised.value.code, raised.value.type) == ("generation_failed", "server_error")
 
 
-def test_a_whole_text_that_breaks_off_is_no_answer(client: openai.OpenAI, service: GeneratingService) -> None:
-    connection = send(service, ENDLESS | {"prompt": "a"})
-    service.wait_for_rows(1)
-    service.loop.call_soon_threadsafe(service.generation.end_streams, "the test ends it")
-    received = connection.recv(65536)
-    assert received.startswith(b"HTTP/1.1 503")
-    assert b'"code":"generation_failed"' in received
-    connection.close()
+def test_a_whole_text_that_breaks_off_is_no_answer(service: GeneratingService) -> None:
+    with send(service, ENDLESS | {"prompt": "a"}) as connection:
+        service.wait_for_rows(1)
+        service.loop.call_soon_threadsafe(service.generation.end_streams, "the test ends it")
+        answer = HTTPResponse(connection)
+        answer.begin()
+        error = json.loads(answer.read())["error"]
+    assert (answer.status, error["code"]) == (503, "generation_failed")
+    assert "the test ends it" in error["message"]
 
 
 def test_the_limit_of_numbers_counts_prompts_and_choices(

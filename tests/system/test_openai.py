@@ -2,6 +2,7 @@
 
 import openai
 import pytest
+from openai.types.fine_tuning import FineTuningJob
 
 from tests.api.openai_clients import client_of
 from tests.system.harness import TEXT, Installation, wait_for
@@ -14,10 +15,10 @@ SETTINGS = {
 }
 
 
-def ended(client: openai.OpenAI, job_id: str) -> openai.types.fine_tuning.FineTuningJob:
+def ended(client: openai.OpenAI, job_id: str) -> FineTuningJob:
     """The job, once it has succeeded."""
 
-    def probe() -> openai.types.fine_tuning.FineTuningJob | None:
+    def probe() -> FineTuningJob | None:
         job = client.fine_tuning.jobs.retrieve(job_id)
         assert job.status not in ("failed", "cancelled"), job
         return job if job.status == "succeeded" else None
