@@ -23,6 +23,8 @@ from app.schemas import GenerateRequest, Request, Text
 DEFAULT_TOKENS = 16
 """OpenAI's own."""
 MOST_ALTERNATIVES = 20
+MOST_PROMPTS = 1000
+"""Each takes a place among the streams; to look at a million lists would keep everybody waiting for a second."""
 SHARED = (
     *("model", "temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty"),
     *("repetition_penalty", "allowed_characters", "forbidden_characters", "unknown"),
@@ -45,7 +47,7 @@ def _in_one_word(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
     try:
         return check(value)
     except ValidationError:
-        told = "must be a text, a list of texts, a list of characters' indices in the vocabulary, or a list of such"
+        told = "must be a text, a list of texts, a list of characters' indices in the vocabulary, or up to 1,000 such"
         raise ValueError(told) from None
 
 
@@ -61,9 +63,9 @@ def _refuse_choosing(value: object) -> object:
 
 # The first wrong item is enough: a million of them would take a kilobyte each.
 Token = Annotated[int, Field(ge=0, lt=2**31)]
-Texts = Annotated[list[Text], Field(min_length=1, fail_fast=True)]
+Texts = Annotated[list[Text], Field(min_length=1, max_length=MOST_PROMPTS, fail_fast=True)]
 Tokens = Annotated[list[Token], Field(min_length=1, fail_fast=True)]
-ListOfTokens = Annotated[list[Tokens], Field(min_length=1, fail_fast=True)]
+ListOfTokens = Annotated[list[Tokens], Field(min_length=1, max_length=MOST_PROMPTS, fail_fast=True)]
 Prompt = Annotated[Text | Texts | Tokens | ListOfTokens | None, WrapValidator(_in_one_word)]
 Stop = Annotated[Text, Field(min_length=1, max_length=256)]
 SeveralStops = Annotated[list[Stop], Field(max_length=16)]
