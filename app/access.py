@@ -44,6 +44,24 @@ SCOPES: Mapping[str, frozenset[Scope]] = {
     "list_checkpoints": _FIND_MODEL,
     "download_model": _READ,
     "delete_model": _ADMIN,
+    # OpenAI's dialect, as their like above.
+    "upload_file": _TRAIN,
+    "list_files": _READ,
+    "get_file": _READ,
+    "download_file": _READ,
+    "delete_file": _ADMIN,
+    "create_fine_tuning_job": _TRAIN,
+    "list_fine_tuning_jobs": _READ,
+    "get_fine_tuning_job": _READ,
+    "cancel_fine_tuning_job": _TRAIN,
+    "pause_fine_tuning_job": _TRAIN,
+    "resume_fine_tuning_job": _TRAIN,
+    "list_fine_tuning_events": _READ,
+    "list_fine_tuning_checkpoints": _READ,
+    "list_openai_models": _FIND_MODEL,
+    "get_openai_model": _FIND_MODEL,
+    "delete_openai_model": _ADMIN,
+    "complete": _GENERATE,
 }
 """Any one of these scopes is enough, and `admin` always is."""
 

@@ -18,6 +18,7 @@ OPENING = {
     ("POST", "/generate"): "generate",
     ("GET", "/generate"): "generate_by_query",
     ("POST", "/score"): "score",
+    ("POST", "/v1/completions"): "complete",
 }
 """The calls that open a stream, by method and path."""
 SMALL_BYTES = 64 * 1024

@@ -100,7 +100,7 @@ PASSING = {"model_too_large", "load_failed", "checkpoint_gone"}
 """Refusals of the generation process that a later try may not meet: the fault is not the request's."""
 
 
-FIELDS = {"unknown_character": "prompt", "nothing_allowed": "allowed_characters"}
+FIELDS = {"unknown_character": "prompt", "unknown_id": "prompt", "nothing_allowed": "allowed_characters"}
 """What of a request is to blame, unless its route says otherwise."""
 
 

@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from app.allowed_methods import AllowedMethods
 from app.errors import MAX_FIELDS, Problem, invalid_fields, problem_of, too_large
 from app.known_fields import KnownFields
+from app.openai.absent import why_absent
 from app.statuses import STATUSES
 from app.store.errors import DiskFull
 from app.unreadable import SEND_A_FORM, is_form, json_reason, reason
@@ -74,7 +75,8 @@ def _http_answer(allowed: AllowedMethods) -> Callable[[Request, Exception], Awai
 def _detail(request: Request, error: HTTPException, methods: Sequence[str]) -> str:
     match error.status_code:
         case 404:
-            return f"There is nothing at {request.scope['path']!r}; the calls are listed at /docs."
+            path = request.scope["path"]
+            return why_absent(path) or f"There is nothing at {path!r}; the calls are listed at /docs."
         case 405 if methods:
             return f"{request.scope['path']} takes {', '.join(methods)}, not {request.method}."
     return reason(error, _content_type(request)) or str(error.detail)

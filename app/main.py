@@ -28,6 +28,10 @@ from app.coded_bodies import RefuseCodedBodies
 from app.crowd import RefuseCrowds
 from app.generation.streams import Generation, TooManyStreams
 from app.head_requests import AnswerHead
+from app.openai import completions, fine_tuning
+from app.openai import files as openai_files
+from app.openai import models as openai_models
+from app.openai.dialect import SpeakOpenAI
 from app.openapi import DESCRIPTION, TAGS, describe, operation_id, problems
 from app.origin_check import RefuseOtherOrigins
 from app.routes import corpora, generate, health, job_history, jobs, models, score
@@ -103,7 +107,7 @@ def _surround(app: FastAPI, settings: Settings) -> None:
         stack = RefuseOtherOrigins(stack, [settings.host, *settings.allowed_hosts], settings.cors_origins)
         stack = EndSlowBodies(stack)
         stack = EndWithService(stack, lambda: bool(app.state.stopping.is_set()))
-        return GuardAnswers(EndRefusedUploads(stack))
+        return GuardAnswers(SpeakOpenAI(EndRefusedUploads(stack)))
 
     app.build_middleware_stack = build_surrounded  # type: ignore[method-assign]
 
@@ -135,11 +139,23 @@ def _add_routes(app: FastAPI, settings: Settings) -> None:
         models.uploads, max_body_size=settings.max_model_bytes + FORM_OVERHEAD_BYTES, responses=unready
     )
     calls.include_router(models.router, max_body_size=MIB, responses=unready)
+    calls.include_router(_openai_calls(settings), responses=unready)
     app.include_router(calls)
     app.include_router(health.router, max_body_size=MIB)
     for context in iter_route_contexts(calls.routes):
         if not isinstance(context.original_route, GuardedRoute):
             raise TypeError(f"{context.path} is no GuardedRoute")
+
+
+def _openai_calls(settings: Settings) -> APIRouter:
+    """Those of OpenAI's dialect."""
+    calls = APIRouter()
+    texts = ESCAPED_BYTES * (settings.max_prompt_characters + 2 * MAX_CHARACTER_SET)
+    calls.include_router(completions.router, max_body_size=MIB + texts)
+    calls.include_router(openai_files.uploads, max_body_size=settings.max_corpus_bytes + FORM_OVERHEAD_BYTES)
+    for group in (openai_files, fine_tuning, openai_models):
+        calls.include_router(group.router, max_body_size=MIB)
+    return calls
 
 
 @asynccontextmanager

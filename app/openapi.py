@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field
 
 from app.access import OPEN, scopes_for
 from app.errors import PROBLEM_JSON
+from app.openai.document import speak_openai
 from app.statuses import STATUSES
 
 DESCRIPTION = """\
@@ -33,6 +34,8 @@ and parameters are refused.
 
 Corpora, jobs and models are named by id or by name (the newest of that name). Errors are problem documents (RFC 9457).
 
+Below `/v1` are the same texts, jobs, models and streams once more, as OpenAI's client calls them, and with its errors.
+
 Once the installation has an API key (`charsmith keys create`), every call asks for one: `Authorization: Bearer KEY`, or
 KEY as the password of a login, with any name. It is never taken from an address. Each call says which scope it needs.
 """
@@ -52,6 +55,10 @@ TAGS = [
     {"name": "jobs", "description": "Trainings: queued, running, finished."},
     {"name": "models", "description": "What trainings produced."},
     {"name": "generate", "description": "Text written by a model, and how likely it finds a text."},
+    {
+        "name": "openai",
+        "description": "The same texts, jobs, models and streams in the dialect of OpenAI's API, for its clients.",
+    },
     {"name": "health", "description": "Whether the service can work."},
 ]
 
@@ -131,6 +138,7 @@ def describe(app: FastAPI) -> None:
         problem = ProblemDocument.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas.update(problem.pop("$defs"))
         schemas["Problem"] = problem | {"title": "Problem"}
+        speak_openai(document)
         _tell_access(document)
         _fill_in(document)
         _keep_to_3_1(document)

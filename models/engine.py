@@ -22,9 +22,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.checkpoint_header import CheckpointInfo
-from models.prefix_cache import Hasher, PrefixCache, update
+from models.prefix_cache import PrefixCache
+from models.prompts import KEPT_EVERY, Prompt, Read
 from models.rows import Prepared, Row, RowOutput, RowRequest
 from models.sampling import SamplingConfig
+from models.scores import Stepper as ScoringStepper
+from models.scores import joined, score
 
 TURN_SECONDS = 0.002
 """About so long one call writes, and one call reads of a prompt: a row that is evicted, or comes, waits no longer."""
@@ -37,8 +40,6 @@ SHORTEST_SECONDS = 1e-6
 MOST_STEPS = 64
 FEWEST_KEPT = 32
 """Characters of a prompt whose state is worth keeping."""
-KEPT_EVERY = 4096
-"""Characters, at which a long prompt's state is kept as well: others may begin alike."""
 
 
 def reading_seconds(written: float) -> float:
@@ -46,11 +47,7 @@ def reading_seconds(written: float) -> float:
     return READING_SHARE * written if written else math.inf
 
 
-Read = Callable[[Tensor, NDArray[np.int64]], Tensor]
-"""The state [L, P, H] after more characters."""
-
-
-class Stepper(Protocol):
+class Stepper(ScoringStepper, Protocol):
     """models.stepper, as far as it is needed here."""
 
     @property
@@ -87,9 +84,11 @@ class Engine:
         self._clock = clock
         self._rows: dict[int, Row] = {}
         self._writing: list[Row] = []  # by their place in the stepper
-        self._reading: deque[_Prompt] = deque()
+        self._showing: deque[Row] = deque()  # their prompts, before they write
+        self._reading: deque[Prompt] = deque()
         self._prefixes = PrefixCache()
-        self._step_seconds = self._read_seconds = TURN_SECONDS  # of a step, of a character of a prompt
+        self._step_seconds = TURN_SECONDS
+        self._read_seconds = {False: TURN_SECONDS, True: TURN_SECONDS}  # of a prompt's character, scored or not
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -97,10 +96,11 @@ class Engine:
     @property
     def busy(self) -> bool:
         """Whether `step` has anything to do: some row is not set aside."""
-        return bool(self._writing or self._reading)
+        return bool(self._writing or self._reading or self._showing)
 
-    def admit(self, row_ids: Sequence[int], request: RowRequest, allowance: float = math.inf) -> None:
-        """Rows, each a sample of the request, join the next step; its seed and the row's index are a row's noise.
+    def admit(self, row_ids: Sequence[int], request: RowRequest, allowance: float = math.inf) -> int:
+        """Rows, each a sample of the request, join the next step; its seed and the row's index are a row's noise. How
+        many characters the prompt has.
 
         A row is set aside when it has written `allowance` characters, until `grant`. Raises what `Prepared` raises, and
         ValueError for a state that is not of this network.
@@ -113,15 +113,16 @@ class Engine:
         rows = [Row(row_id, sample, prepared, allowance) for sample, row_id in enumerate(row_ids)]
         self._rows |= {row.id: row for row in rows}
         if start is not None:
-            self._begin(_Prompt(prepared.unread_T, 0, start.hidden_LPH, rows))
-        elif len(prepared.unread_T) < FEWEST_KEPT:
-            self._begin(_Prompt(prepared.unread_T, 0, self._stepper.empty_state, rows))
+            self._begin(Prompt(prepared.unread_T, 0, start.hidden_LPH, rows))
+        elif len(prepared.unread_T) < FEWEST_KEPT or (request.echo and request.alternatives is not None):
+            self._begin(Prompt(prepared.unread_T, 0, self._stepper.empty_state, rows))
         elif same := next((one for one in self._reading if one.is_of(prepared.unread_T)), None):
             same.rows += rows
         else:
             known = self._prefixes.longest(prepared.unread_T)
             state_LPH = self._stepper.empty_state if known.state_LPH is None else known.state_LPH
-            self._begin(_Prompt(prepared.unread_T, known.length, state_LPH, rows, known.hasher))
+            self._begin(Prompt(prepared.unread_T, known.length, state_LPH, rows, known.hasher))
+        return prepared.prompt_characters
 
     def grant(self, row_id: int, characters: int) -> None:
         """The row may write so many more. Does nothing if the row is gone."""
@@ -134,6 +135,8 @@ class Engine:
         """The row is gone, whatever it was doing. Does nothing if it is already."""
         if row := self._rows.pop(row_id, None):
             self._set_aside(row)
+            if row in self._showing:
+                self._showing.remove(row)
             if prompt := next((one for one in self._reading if row in one.rows), None):
                 prompt.rows.remove(row)
                 if not prompt.rows:
@@ -156,7 +159,9 @@ class Engine:
         What they have to show (rows with nothing to show yet are left out), and the seconds that it took: 0 where none
         writes.
         """
-        return self._write() if self._writing else ([], 0.0)
+        shown = [self._show()] if self._showing else []
+        written, seconds = self._write() if self._writing else ([], 0.0)
+        return shown + written, seconds
 
     def read(self, seconds: float) -> None:
         """One prompt is read for about so long, by one character at least. Does nothing where none is to be read."""
@@ -165,11 +170,13 @@ class Engine:
 
     def _write(self) -> tuple[list[RowOutput], float]:
         rows, began = list(self._writing), self._clock()
-        early = [place for place, row in enumerate(rows) if row.may_end_early]
-        before_LPRH = self._stepper.states(early) if early else None
+        kept = [place for place, row in enumerate(rows) if row.keeps_state]
+        before_LPRH = self._stepper.states(kept) if kept else None
         read_R = [row.last_id for row in rows]
         steps = self._steps()
         drawn_TR = self._stepper.write(steps)
+        if before_LPRH is not None:
+            self._score(rows, kept, before_LPRH, read_R, drawn_TR)
         seconds = max(self._clock() - began, SHORTEST_SECONDS)
         self._step_seconds = seconds / steps
         outputs = []
@@ -183,19 +190,48 @@ class Engine:
                 if taken < steps:  # the stepper has gone on: what is a part of the text is read again
                     assert before_LPRH is not None
                     read_T = np.array([read_R[place], *ids][:taken], np.int64)
-                    before_LPH = torch.from_numpy(before_LPRH[:, :, early.index(place)].copy())
+                    before_LPH = torch.from_numpy(before_LPRH[:, :, kept.index(place)].copy())
                     row.hidden_LPH = self._stepper.read(before_LPH, read_T)
                 output = replace(output, state=row.state(output.held_back))
             if output.text or output.finished or output.failed:
                 outputs.append(output)
         return outputs, seconds
 
+    def _score(
+        self,
+        rows: Sequence[Row],
+        kept: Sequence[int],
+        before_LPRH: NDArray[np.float32],
+        read_R: Sequence[int],
+        drawn_TR: NDArray[np.int64],
+    ) -> None:
+        """Rows that tell scores get those of what was drawn: it is read again, from the states before."""
+        lanes = [lane for lane, place in enumerate(kept) if rows[place].alternatives is not None]
+        if not lanes:
+            return
+        places = [kept[lane] for lane in lanes]
+        ids_TR = np.vstack(([read_R[place] for place in places], drawn_TR[:, places].clip(0)))  # -1 of those that fail
+        alternatives = [rows[place].alternatives or 0 for place in places]
+        _, scores = score(self._stepper, before_LPRH[:, :, lanes], ids_TR, alternatives)
+        for place, of_row in zip(places, scores, strict=True):
+            rows[place].score(of_row)
+
+    def _show(self) -> RowOutput:
+        """A piece of one row's prompt: they take turns. The row then has another one, writes, or is at its end."""
+        row = self._showing.popleft()
+        output = row.show()
+        if output.finished:
+            self.evict(row.id)
+        else:
+            self._join(row)
+        return output
+
     def _steps(self) -> int:
         """As many as every row may write, one where a row waits for its first character."""
         most = min(MOST_STEPS, int(TURN_SECONDS / self._step_seconds))
         return max(1, min(most, *(row.most_steps for row in self._writing)))
 
-    def _begin(self, prompt: "_Prompt") -> None:
+    def _begin(self, prompt: Prompt) -> None:
         if prompt.unread:
             self._reading.append(prompt)
         else:
@@ -204,22 +240,43 @@ class Engine:
     def _read_one(self, seconds: float) -> None:
         """Prompts take turns, so that a short one is not kept waiting by a long one."""
         prompt = self._reading.popleft()
-        piece_T, began = prompt.next_piece(int(min(seconds, TURN_SECONDS) / self._read_seconds)), self._clock()
-        if prompt.reader is None:
-            prompt.reader = self._stepper.reader(len(piece_T) + prompt.unread)
-        prompt.state_LPH = prompt.reader(prompt.state_LPH, piece_T)
-        self._read_seconds = max(self._clock() - began, SHORTEST_SECONDS) / len(piece_T)
+        is_scored = prompt.alternatives is not None
+        piece_T = prompt.next_piece(int(min(seconds, TURN_SECONDS) / self._read_seconds[is_scored]))
+        began = self._clock()
+        if is_scored:
+            self._score_prompt(prompt, piece_T)
+        else:
+            if prompt.reader is None:
+                prompt.reader = self._stepper.reader(len(piece_T) + prompt.unread)
+            prompt.state_LPH = prompt.reader(prompt.state_LPH, piece_T)
+        self._read_seconds[is_scored] = max(self._clock() - began, SHORTEST_SECONDS) / len(piece_T)
         if prompt.hasher is not None and (not prompt.unread or prompt.read % KEPT_EVERY == 0):
             self._prefixes.keep(prompt.hasher, prompt.read, prompt.state_LPH)
         self._begin(prompt)
 
-    def _end_reading(self, prompt: "_Prompt") -> None:
-        for row in prompt.rows:
+    def _score_prompt(self, prompt: Prompt, piece_T: NDArray[np.int64]) -> None:
+        """Read the piece, and keep the scores of what follows each of its characters."""
+        before_LPRH, ids_TR = prompt.state_LPH[:, :, None].numpy().copy(), np.append(piece_T, prompt.next_id)[:, None]
+        alternatives = prompt.rows[0].alternatives or 0
+        after_LPRH, [scores] = score(self._stepper, before_LPRH, ids_TR, [alternatives])
+        prompt.state_LPH = torch.from_numpy(after_LPRH[:, :, 0].copy())
+        prompt.scores.append(scores)
+
+    def _end_reading(self, prompt: Prompt) -> None:
+        if prompt.alternatives is not None:
+            scores = joined(prompt.scores, prompt.rows[0].alternatives or 0)
+            for row in prompt.rows:
+                row.prompt_scores = scores
+        for row in list(prompt.rows):
             row.hidden_LPH = prompt.state_LPH
             self._join(row)
 
     def _join(self, row: Row) -> None:
-        if row.allowance > 0 and row.hidden_LPH is not None:
+        if row.allowance <= 0 or row.hidden_LPH is None or row in self._showing:
+            return
+        if row.shows_first:
+            self._showing.append(row)
+        else:
             row.place = len(self._writing)
             self._writing.append(row)
             self._stepper.join(
@@ -233,35 +290,3 @@ class Engine:
             if last is not row:  # as in the stepper
                 self._writing[row.place], last.place = last, row.place
             row.place = None
-
-
-class _Prompt:
-    """What some rows wait for: a text that is being read, once for all of them."""
-
-    def __init__(
-        self, ids_T: NDArray[np.int64], read: int, state_LPH: Tensor, rows: list[Row], hasher: Hasher | None = None
-    ) -> None:
-        self._ids_T = ids_T
-        self.read, self.state_LPH = read, state_LPH
-        self.rows = rows
-        self.reader: Read | None = None
-        self.hasher = hasher
-        """Of what was read; None if the state is not worth keeping, or not that of these ids alone."""
-
-    @property
-    def unread(self) -> int:
-        """How many characters."""
-        return len(self._ids_T) - self.read
-
-    def is_of(self, ids_T: NDArray[np.int64]) -> bool:
-        """Whether it is the reading of these ids from nothing."""
-        return self.hasher is not None and np.array_equal(self._ids_T, ids_T)
-
-    def next_piece(self, characters: int) -> NDArray[np.int64]:
-        """About so many ids, one at least, not beyond where the state is kept."""
-        edge = self.read + KEPT_EVERY - self.read % KEPT_EVERY
-        piece_T = self._ids_T[self.read : min(self.read + max(1, characters), edge)]
-        self.read += len(piece_T)
-        if self.hasher is not None:
-            update(self.hasher, piece_T)
-        return piece_T

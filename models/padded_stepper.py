@@ -102,6 +102,14 @@ class PaddedStepper:
         """As Stepper's."""
         return _Lanes(self._network.initial_state(number, self._device))
 
+    def lanes_from(self, states_LPRH: NDArray[np.float32]) -> "_Lanes":
+        """As Stepper's."""
+        return _Lanes(torch.from_numpy(states_LPRH).to(self._device))
+
+    def states_of(self, lanes: "_Lanes") -> NDArray[np.float32]:
+        """As Stepper's."""
+        return lanes.state_LPRH.cpu().numpy()
+
     def forget(self, lanes: "_Lanes", place: int) -> None:
         """As Stepper's."""
         lanes.state_LPRH[:, :, place] = 0

@@ -1,83 +1,36 @@
 """Rows: what one shall write, where it stands, and what it shows of what was drawn for it.
 
-Knows characters and ids, neither the network nor other rows. Invariant: a text that ended by its length and goes on
-from its state is, joined, the text that would have been written at once.
+Knows characters and ids, neither the network nor other rows. Invariants: a text that ended by its length and goes on
+from its state is, joined, the text that would have been written at once; scores are told of each character of a text
+that is shown, or of none.
 
 Shape suffixes: T characters, V vocabulary; a state is [L layers, P parts, H hidden].
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Self
+from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from models.checkpoint_header import CheckpointInfo
+from models.row_state import RowState
 from models.sampling import FORBIDDEN, READ, WRITTEN, SamplingConfig, noise_key
+from models.scores import CharacterScore, Scores, ToldScores, told
 from models.stop_strings import StopStrings
 from models.vocabulary import Vocabulary, normalize
 
 FinishReason = Literal["stop", "length"]
 
 NOT_FINITE = "the network's answer is not finite"
+SHOWN_AT_ONCE = 1024
+"""Characters of a prompt, or scores and alternatives of fewer: some hundreds of microseconds."""
 
 
 class NothingAllowed(ValueError):
     """A request allows no character of the vocabulary."""
-
-
-@dataclass(frozen=True, slots=True)
-class RowState:
-    """Where a text stands: all that it takes to go on with it, beside the weights and the request's settings."""
-
-    hidden_LPH: Tensor
-    """After all characters but the last."""
-    last_id: int
-    position: int
-    """Characters written so far, from the first request on."""
-    sample: int
-    tally_V: NDArray[np.int32] | None = None
-    """models.sampling's marks, without FORBIDDEN; None if nothing was counted."""
-    held_back: str = ""
-    """Written, but not yet shown: it may become the beginning of a stop string."""
-
-    def fits(self, empty_LPH: Tensor, vocabulary: Vocabulary) -> bool:
-        """Whether it is one of a network with such states and this vocabulary."""
-        is_known = 0 <= self.last_id < len(vocabulary)
-        is_counted = self.tally_V is None or len(self.tally_V) == len(vocabulary)
-        return self.hidden_LPH.shape == empty_LPH.shape and is_known and is_counted
-
-    def to_bytes(self) -> bytes:
-        """Numbers are little-endian: the length of a JSON object (uint32), the object, float32 [L, P, H], then id
-        (uint32) and marks (int32) of each character that has some."""
-        marked = np.flatnonzero(self.tally_V) if self.tally_V is not None else np.empty(0, np.int64)
-        fields = {"last_id": self.last_id, "position": self.position, "sample": self.sample}
-        told = json.dumps(
-            fields
-            | {"shape": list(self.hidden_LPH.shape), "held_back": self.held_back, "marked": len(marked)}
-            | {"characters": None if self.tally_V is None else len(self.tally_V)}
-        ).encode()
-        marks = b"" if self.tally_V is None else self.tally_V[marked].astype("<i4").tobytes()
-        hidden = self.hidden_LPH.numpy().astype("<f4").tobytes()
-        return len(told).to_bytes(4, "little") + told + hidden + marked.astype("<u4").tobytes() + marks
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Self:
-        """What `to_bytes` wrote. For bytes that are known to be: of others anything may be raised."""
-        end = 4 + int.from_bytes(data[:4], "little")
-        told = json.loads(data[4:end])
-        shape, marked, characters = told.pop("shape"), told.pop("marked"), told.pop("characters")
-        hidden = np.frombuffer(data, "<f4", np.prod(shape, dtype=int), end).astype(np.float32)
-        end += 4 * len(hidden)
-        tally_V = None
-        if characters is not None:
-            tally_V = np.zeros(characters, np.int32)
-            tally_V[np.frombuffer(data, "<u4", marked, end)] = np.frombuffer(data, "<i4", marked, end + 4 * marked)
-        return cls(torch.from_numpy(hidden.reshape(shape)), tally_V=tally_V, **told)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +39,7 @@ class RowRequest:
 
     prompt: str = ""
     max_characters: int = 500
+    """0, where only the prompt is to be shown."""
     seed: int = 0
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     stop: tuple[str, ...] = ()
@@ -99,6 +53,15 @@ class RowRequest:
     """Go on from here; the prompt, if any, is read first, and what was held back is then never shown."""
     keep_state: bool = False
     """Tell the state when the text ends."""
+    prompt_ids: tuple[int, ...] | None = None
+    """In place of the prompt, its characters' indices in the vocabulary, which no normalization changes."""
+    first_sample: int = 0
+    """Number of the first row among the samples of the seed."""
+    echo: bool = False
+    """Show the prompt, as the network reads it, before what is written. Not for what goes on from a state."""
+    alternatives: int | None = None
+    """Tell the score of each character that is shown, with so many of the likeliest in its place; None: tell none. Not
+    for what goes on from a state."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,35 +77,47 @@ class RowOutput:
     within what another request held back: what comes after it."""
     state: RowState | None = None
     """At the end, if the request wants it. After a stop string: as if that had been read."""
+    scores: ToldScores = ()
+    """Of each character of the text, and at the end by length of those held back, if the request wants them."""
 
 
 class Prepared:
     """A request in the terms of one network, the same for all its samples.
 
     The prompt is normalized as the network's texts were. Raises UnknownCharacter, with the position therein, unless
-    such are to be skipped; NothingAllowed.
+    such are to be skipped; UnknownId, NothingAllowed.
     """
 
     def __init__(self, request: RowRequest, info: CheckpointInfo) -> None:
         self.request = request
         self.vocabulary = info.vocabulary
-        prompt = normalize(request.prompt, info.config.normalization)
-        if request.skip_unknown:
-            prompt = info.vocabulary.known(prompt)
+        if request.start is not None and (request.echo or request.alternatives is not None):
+            raise ValueError("what goes on from a state echoes no prompt and tells no scores")
+        given_T = self._given(request, info)
         if request.start is not None:
-            given_T = info.vocabulary.encode(prompt).astype(np.int64)
             read_T = np.concatenate(([request.start.last_id], given_T))
         else:
-            read_T = info.vocabulary.encode(prompt or beginning(info.vocabulary)).astype(np.int64)
-            given_T = read_T if prompt else read_T[:0]
+            read_T = given_T if len(given_T) else info.vocabulary.encode(beginning(info.vocabulary)).astype(np.int64)
+        self.prompt_characters = len(given_T)
+        self.echo = info.vocabulary.decode(given_T.tolist()) if request.echo else ""
         self.unread_T: NDArray[np.int64] = read_T[:-1]
         """What is read before any sample writes."""
         self.last_id = int(read_T[-1])
         """Read by the step that writes the first character."""
         # As the prompt: under `letters` an `E` never comes.
         self.stops = tuple(normalize(stop, info.config.normalization) for stop in request.stop)
-        self.held_back = request.start.held_back if request.start is not None and not prompt else ""
+        self.held_back = request.start.held_back if request.start is not None and not len(given_T) else ""
         self._tally_V = self._first_tally(given_T)
+
+    def _given(self, request: RowRequest, info: CheckpointInfo) -> NDArray[np.int64]:
+        """The ids of the prompt."""
+        if request.prompt_ids is not None:
+            info.vocabulary.check_ids(request.prompt_ids)
+            return np.array(request.prompt_ids, np.int64)
+        prompt = normalize(request.prompt, info.config.normalization)
+        if request.skip_unknown:
+            prompt = info.vocabulary.known(prompt)
+        return info.vocabulary.encode(prompt).astype(np.int64)
 
     def tally(self) -> NDArray[np.int32] | None:
         """A new one for a sample; None if its characters need not be counted."""
@@ -180,9 +155,17 @@ class Row:
         self._counted = request.sampling.counts or (start is not None and start.tally_V is not None)
         self._written = 0
         self._before = start.position if start else 0
-        self._sample = sample + (start.sample if start else 0)
+        self._sample = request.first_sample + sample + (start.sample if start else 0)
         self.noise_key = noise_key(request.seed, self._sample)
         self._characters = prepared.vocabulary.characters
+        self._echo, self._echoed = prepared.echo, 0
+        self.prompt_scores: Scores | None = None
+        """Of all characters but the first of the prompt that is echoed, once it is read, if the request wants them."""
+        self._scores: list[CharacterScore] = []  # of what was drawn and is not shown yet
+        self.alternatives = request.alternatives and min(request.alternatives, len(prepared.vocabulary))
+        """Told beside each character's score; None: no scores are told."""
+        self.keeps_state = request.alternatives is not None or (request.keep_state and bool(request.stop))
+        """Whether its state is wanted as of before the characters that are drawn together."""
         self._stops = StopStrings(prepared.stops)
         # Fed again: of another request's stop strings it may be the beginning, or hold all of one.
         self._released, self._over, self._unfed = "", False, prepared.held_back
@@ -203,9 +186,27 @@ class Row:
         return int(min(self.request.max_characters - self._written, self.allowance))
 
     @property
-    def may_end_early(self) -> bool:
-        """Whether its state is wanted as of a character that need not be the last of those drawn together."""
-        return self.request.keep_state and bool(self.request.stop)
+    def shows_first(self) -> bool:
+        """Whether there is something to show before it writes, or it is to write nothing."""
+        return self._echoed < len(self._echo) or not self.request.max_characters
+
+    def show(self) -> RowOutput:
+        """The next piece of the prompt, within what it may write."""
+        begin, whole = self._echoed, len(self._echo)
+        most = SHOWN_AT_ONCE // (1 + (self.alternatives or 0))
+        end = self._echoed = min(begin + int(min(most, self.allowance)), whole)
+        self.allowance -= end - begin
+        scores: list[CharacterScore | None] = []
+        if self.prompt_scores is not None and end > begin:
+            if begin == 0:
+                scores.append(None)
+            scores += told(self.prompt_scores.cut(max(0, begin - 1), end - 1), self._characters)
+        finished: FinishReason | None = "length" if end == whole and not self.request.max_characters else None
+        return RowOutput(self.id, self._echo[begin:end], finished, scores=scores)
+
+    def score(self, drawn: Scores) -> None:
+        """Of characters that were drawn, to be told when they are shown. Before they are taken."""
+        self._scores += told(drawn, self._characters)
 
     def take(self, ids: Sequence[int]) -> tuple[RowOutput, int]:
         """What there is to show after the drawn characters, and how many of them are a part of the text."""
@@ -234,7 +235,12 @@ class Row:
                 if drawn >= 0:
                     self.tally_V[drawn] -= WRITTEN
         held_back = self._stops.rest() if finished == "length" else self._unfed
-        return RowOutput(self.id, text, finished, failed, held_back), taken
+        scores: ToldScores = () if self.alternatives is None else self._told(len(text) + len(held_back))
+        return RowOutput(self.id, text, finished, failed, held_back, scores=scores), taken
+
+    def _told(self, characters: int) -> list[CharacterScore]:
+        scores, self._scores = self._scores[:characters], self._scores[characters:]
+        return scores
 
     def state(self, held_back: str) -> RowState:
         """Where it stands, the last character taken not yet read."""

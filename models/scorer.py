@@ -14,7 +14,6 @@ Shape suffixes: T time steps, R lanes, K alternatives, N characters.
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,6 +23,7 @@ from models.checkpoint_header import CheckpointInfo
 from models.engine import SHORTEST_SECONDS, TURN_SECONDS
 from models.rows import NOT_FINITE, beginning
 from models.sampling import NotFinite
+from models.scores import Scores
 from models.vocabulary import EmptyText, Normalizer, UnknownCharacter
 
 STRETCH = 4096
@@ -52,15 +52,6 @@ class Stepper(Protocol):
         top_ids_TRK: NDArray[np.int32],
         top_scores_TRK: NDArray[np.float32],
     ) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Scores:
-    """Of the next characters of a text: log-probabilities in nats, and the likeliest alternatives, likeliest first."""
-
-    of_text_N: NDArray[np.float32]
-    top_ids_NK: NDArray[np.int32]
-    top_NK: NDArray[np.float32]
 
 
 class Scorer:

@@ -155,6 +155,14 @@ class Stepper:
         L, P, H = self._empty_LPH.shape
         return RowArrays.of(torch.zeros(L, P, number, H), self.dtype)
 
+    def lanes_from(self, states_LPRH: NDArray[np.float32]) -> RowArrays:
+        """Texts of which has been read what led to these states. The array is theirs from now on."""
+        return RowArrays.of(torch.from_numpy(states_LPRH), self.dtype)
+
+    def states_of(self, lanes: RowArrays) -> NDArray[np.float32]:
+        """Where lanes stand [L, P, R, H]; as long as they are not read on."""
+        return lanes.states_LPRH
+
     def forget(self, lanes: RowArrays, place: int) -> None:
         """Of the lane at `place` nothing has been read."""
         lanes.put_state(place, self._empty_LPH)

@@ -35,6 +35,10 @@ class UnknownCharacter(ValueError):
         self.position = position
 
 
+class UnknownId(ValueError):
+    """A number that is no character's index in the vocabulary."""
+
+
 def normalize(text: str, normalization: Normalization) -> str:
     """The text as the vocabulary meets it.
 
@@ -211,6 +215,15 @@ class Vocabulary:
             position = int(wrong[0])
             raise UnknownCharacter(text[position], position)
         return ids
+
+    def check_ids(self, ids: Sequence[int]) -> None:
+        """Return if each is the index of a character. Raises UnknownId for the first one that is none."""
+        for position, number in enumerate(ids):
+            if not 0 <= number < len(self):
+                raise UnknownId(
+                    f"{number} at position {position} is no character's index: the model knows {len(self)} characters, "
+                    f"0 to {len(self) - 1}"
+                )
 
     def known(self, text: str) -> str:
         """The text without the characters that the vocabulary has not."""

@@ -33,6 +33,9 @@ class Outbox:
     def write(self, output: RowOutput, *, first: bool) -> None:
         entry = self._rows.setdefault(output.row_id, [output.row_id, "", None])
         entry[1] += output.text
+        if output.scores:
+            entry[3:] = entry[3:] or [[]]
+            entry[3] += output.scores
         if output.finished:
             entry[2] = _ending(output)
         self._urgent = self._urgent or first

@@ -12,6 +12,7 @@ import dataclasses
 import os
 import selectors
 import socket
+from collections.abc import Iterator
 
 import torch
 
@@ -24,9 +25,10 @@ from app.generation.turns import take_turn
 from app.processes import end_with_parent, parent_socket
 from app.store.opening import open_database
 from models.engine import Engine
-from models.rows import NothingAllowed, RowOutput, RowRequest, RowState
+from models.row_state import RowState
+from models.rows import NothingAllowed, RowOutput, RowRequest
 from models.sampling import SamplingConfig
-from models.vocabulary import UnknownCharacter
+from models.vocabulary import UnknownCharacter, UnknownId
 
 RECEIVE_BYTES = 256 * 1024
 SAMPLING = tuple(field.name for field in dataclasses.fields(SamplingConfig))
@@ -123,22 +125,19 @@ class Process:
             self._admit(engine, message)
 
     def _admit(self, engine: Engine, message: Message) -> None:
-        row_ids = message["rows"]
+        row_ids: list[int] = message["rows"]
+        characters: list[int] = []
         try:
-            engine.admit(row_ids, _row_request(message["request"]), message["characters"])
-        except UnknownCharacter as error:
-            fields: dict[str, str | int] = {"character": error.character, "position": error.position}
-            self._refuse(message, Refused("unknown_character", str(error), **fields))
-            return
-        except NothingAllowed as error:
-            self._refuse(message, Refused("nothing_allowed", str(error)))
-            return
+            for rows, request in _shares(row_ids, message["request"]):
+                characters.append(engine.admit(rows, request, message["characters"]))
         except ValueError as error:  # of one request: the others' texts go on
-            self._refuse(message, Refused("invalid_request", str(error)))
+            for row_id in row_ids:
+                engine.evict(row_id)
+            self._refuse(message, _refused(error))
             return
         self._home |= dict.fromkeys(row_ids, engine)
         self._fresh.update(row_ids)
-        self._outbox.say({"is": "admitted", "rows": row_ids})
+        self._outbox.say({"is": "admitted", "rows": row_ids, "prompt_characters": characters})
 
     def _refuse(self, message: Message, refused: Refused) -> None:
         asked = "rows" if "rows" in message else "call"
@@ -161,11 +160,8 @@ class Process:
         self._scoring.evict(row_id)
         self._fresh.discard(row_id)
         self._outbox.forget(row_id)
-        for waiting in self._waiting.values():
-            for message in waiting:
-                if row_id in message.get("rows", ()):
-                    message["rows"].remove(row_id)
-            waiting[:] = [message for message in waiting if message.get("rows", True)]
+        for waiting in self._waiting.values():  # all rows of a request go together
+            waiting[:] = [message for message in waiting if row_id not in message.get("rows", ())]
 
     def _counts(self) -> dict[str, int]:
         return {
@@ -177,10 +173,19 @@ class Process:
         }
 
 
-def _row_request(fields: Message) -> RowRequest:
+def _shares(row_ids: list[int], fields: Message) -> Iterator[tuple[list[int], RowRequest]]:
+    """The rows of each prompt, and what they shall write."""
+    prompts = fields.get("prompts") or [fields["prompt"]]
+    share = len(row_ids) // len(prompts)
+    for number, prompt in enumerate(prompts):
+        first = number * share
+        yield row_ids[first : first + share], _row_request(fields, prompt, first)
+
+
+def _row_request(fields: Message, prompt: str | list[int], first_sample: int) -> RowRequest:
     start = fields["start"]
     return RowRequest(
-        fields["prompt"],
+        prompt if isinstance(prompt, str) else "",
         fields["max_characters"],
         fields["seed"],
         SamplingConfig(**{name: fields[name] for name in SAMPLING}),
@@ -190,7 +195,23 @@ def _row_request(fields: Message) -> RowRequest:
         forbidden=fields["forbidden_characters"],
         start=None if start is None else RowState.from_bytes(base64.b64decode(start)),
         keep_state=fields["keep_state"],
+        prompt_ids=None if isinstance(prompt, str) else tuple(prompt),
+        first_sample=first_sample,
+        echo=fields.get("echo", False),
+        alternatives=fields.get("alternatives"),
     )
+
+
+def _refused(error: ValueError) -> Refused:
+    """Why rows were not admitted."""
+    match error:
+        case UnknownCharacter():
+            return Refused("unknown_character", str(error), character=error.character, position=error.position)
+        case UnknownId():
+            return Refused("unknown_id", str(error))
+        case NothingAllowed():
+            return Refused("nothing_allowed", str(error))
+    return Refused("invalid_request", str(error))
 
 
 def _described(decoded: Decoded) -> Message:

@@ -7,7 +7,10 @@ To the process (`do`):
     begin    database_url, device    the first message; not arguments: every user of the machine can read those
     admit    rows, blob, characters (granted to each), request{prompt,unknown,max_characters,seed,temperature,top_k,
              top_p,min_p,repetition_penalty,presence_penalty,frequency_penalty,allowed_characters,forbidden_characters,
-             stop, keep_state, start (a row's state in base64, or null)}: each row is a sample of it
+             stop, keep_state, start (a row's state in base64, or null)}: each row is a sample of it. Where they matter
+             also prompts (in place of prompt: each a text or a list of indices in the vocabulary, for an equal share of
+             the rows, in their order), echo (the prompt is a part of the text) and alternatives (scores are told, each
+             with so many of the likeliest characters)
     score    rows (one), blob, request{unknown,top}, characters (granted, of the document that tells the scores)
     feed     row, text, last     a piece of the text to score, when the row wants one
     grant    row, characters     it may write so many more
@@ -17,10 +20,13 @@ To the process (`do`):
 
 From the process (`is`):
     ready
-    admitted  rows
+    admitted  rows, and prompt_characters (of each prompt, as the network reads it) where they were asked to write
     wants     row                the next piece of the text that it is to score
     refused   rows or call, code, detail, and fields that explain it
-    text      rows: [[row, text, null or {finish_reason, held_back, state (base64, or null)}], ...]
+    text      rows: [[row, text, null or {finish_reason, held_back, state (base64, or null)}, scores], ...]; scores only
+              where they are told: [score, [[character, score], ...]] of each character of the text, then of those held
+              back; null for the first of a prompt. They are log-probabilities of the network's own distribution (at
+              temperature 1, before penalties and filters), from -9999 to 0
     failed    row, detail        in the midst of writing
     answer    call, value
 """

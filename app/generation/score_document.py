@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.engine import SHORTEST_SECONDS
-from models.scorer import Scorer, Scores
+from models.scorer import Scorer
+from models.scores import Scores
 
 LARGEST_LOSS = 700.0
 """Of which the exponential, the perplexity, is still a number."""

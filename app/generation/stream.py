@@ -14,6 +14,8 @@ from app.generation.protocol import Message
 
 GRANTED_CHARACTERS = 2048
 """How far a row may write ahead of its reader: tens of milliseconds' work of a fast one, and at most 8 KiB."""
+NUMBERS_GRANTED = 8192
+"""Of scores and alternatives together, where a row tells them beside its text: each takes a hundred bytes here."""
 GRANTED_OF_SCORE = 131_072
 """Of the document that tells a score: nine for each character of the text, of which there are 400,000 in a second."""
 MOST_PIECES = 32
@@ -75,6 +77,7 @@ class Stream:
         """Of a text that ended, if it was asked for: the row's, in base64."""
         self.characters = 0
         """How many were taken."""
+        self._scores: list[Any] = []
         self.failure: GenerationError | None = None
         self._forget = forget
         self._changed = changed
@@ -99,6 +102,11 @@ class Stream:
         self._grant(len(text))
         return text
 
+    def scores(self, characters: int) -> list[Any]:
+        """Those of the next characters, whose text was taken (app.generation.protocol); none if none are told."""
+        scores, self._scores = self._scores[:characters], self._scores[characters:]
+        return scores
+
     def _grant(self, characters: int) -> None:
         self._ungranted += characters
         if self._ungranted >= self._granted // 4 and self.link is not None:
@@ -117,6 +125,10 @@ class Stream:
 
     # What follows is told by `Generation`, as the process tells it.
 
+    def begin(self, granted: int) -> None:
+        """The row may write so many characters ahead of its reader."""
+        self._granted = granted
+
     def begin_score(self, text: str) -> int:
         """Hold the text ready that its row is to score; how many characters of the answer are granted."""
         self._granted = GRANTED_OF_SCORE
@@ -130,8 +142,9 @@ class Stream:
             if piece[1]:
                 self._unsent = iter(())  # which else keeps the text
 
-    def take(self, text: str, ending: Message | None) -> None:
+    def take(self, text: str, ending: Message | None, scores: Sequence[Any] = ()) -> None:
         """The process wrote more, and perhaps has come to the end."""
+        self._scores += scores
         if text:
             self._pieces.append(text)
             if len(self._pieces) > MOST_PIECES:
@@ -158,6 +171,8 @@ class Samples:
         self.streams = tuple(streams)
         self.reader_seconds = reader_seconds
         """For how long a client that takes nothing may keep them."""
+        self.prompt_characters: Sequence[int] = ()
+        """Of each prompt, as the network reads it, once they are admitted."""
         self.admitted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._changed = changed
         self._turn = 0
@@ -181,6 +196,7 @@ class Samples:
         """Ask the process for rows."""
         for stream in self.streams:
             stream.link = link
+            stream.begin(message["characters"])
         link.say({"do": "admit", "rows": [stream.id for stream in self.streams], **message})
 
     def score(self, link: Link, text: str, message: Message) -> None:
@@ -190,8 +206,9 @@ class Samples:
         granted = stream.begin_score(text)
         link.say({"do": "score", "rows": [stream.id], "characters": granted, **message})
 
-    def set_admitted(self) -> None:
+    def set_admitted(self, prompt_characters: Sequence[int]) -> None:
         """The process has rows for them."""
+        self.prompt_characters = prompt_characters
         if not self.admitted.done():
             self.admitted.set_result(None)
 
@@ -209,6 +226,13 @@ class Samples:
             stream.evict()
         if self.admitted.done() and not self.admitted.cancelled():
             self.admitted.exception()  # seen: nobody else may be waiting for it
+
+
+def granted_characters(alternatives: int | None) -> int:
+    """How far a row may write ahead of its reader that tells so many alternatives of each; None: no scores either."""
+    if alternatives is None:
+        return GRANTED_CHARACTERS
+    return min(GRANTED_CHARACTERS, NUMBERS_GRANTED // (1 + alternatives))
 
 
 def _pieces(text: str) -> Iterator[tuple[str, bool]]:

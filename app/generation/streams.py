@@ -18,7 +18,6 @@ from app import logs
 from app.generation.link import Link
 from app.generation.protocol import Message, ProtocolError
 from app.generation.stream import (
-    GRANTED_CHARACTERS,
     GenerationRefused,
     GenerationUnavailable,
     Holder,
@@ -26,6 +25,7 @@ from app.generation.stream import (
     Stream,
     StreamFailed,
     TooManyStreams,
+    granted_characters,
 )
 from app.settings import Settings
 
@@ -152,7 +152,8 @@ class Generation:
 
         Raises GenerationRefused, GenerationUnavailable; then, or if it is cancelled, the streams are evicted.
         """
-        message = {"blob": blob_id, "request": request, "characters": GRANTED_CHARACTERS}
+        characters = granted_characters(request.get("alternatives"))
+        message = {"blob": blob_id, "request": request, "characters": characters}
         await self._begin(samples, lambda link: samples.admit(link, message), self._patience.admit)
 
     async def score(self, samples: Samples, blob_id: str, text: str, request: Message) -> None:
@@ -273,12 +274,12 @@ class Generation:
                 self._link = link
                 self._ready.set()
             case "text":
-                for stream_id, text, ending in message["rows"]:
+                for stream_id, text, ending, *scores in message["rows"]:
                     if stream := self._streams.get(stream_id):
-                        stream.take(text, ending)
+                        stream.take(text, ending, *scores)
             case "admitted":
                 for samples in self._samples_of(message):
-                    samples.set_admitted()
+                    samples.set_admitted(message.get("prompt_characters", ()))
             case "wants":
                 if stream := self._streams.get(message["row"]):
                     stream.feed()

@@ -3,17 +3,36 @@
 Knows the store and generation, not what the row is to do. Invariant: a stream that is not given out is evicted.
 """
 
+import secrets
 from collections.abc import Awaitable, Callable
 
 from starlette.concurrency import run_in_threadpool
 
+from app.errors import invalid
 from app.generation.streams import Generation, GenerationRefused, Holder, Samples
+from app.settings import Settings
 from app.store.database import Database
 from app.store.trained_models import Checkpoint, Model, find_checkpoint, quarantine
 
 PASSED_OVER = ("checkpoint_corrupted", "checkpoint_gone")
 """Why another checkpoint is tried: the best is damaged, or was replaced by a newer one since it was found."""
 TRIES = 5
+SEEDS = 2**53
+"""A drawn seed is below this: JavaScript holds it exactly."""
+
+
+def drawn_seed() -> int:
+    """A seed for a request that names none."""
+    return secrets.randbelow(SEEDS)
+
+
+def check_number(number: int, settings: Settings, holder: Holder | None, what: str = "must be") -> None:
+    """Return if so many streams of one request can be open at once, ever. Raises Problem."""
+    limit, own = settings.max_streams, holder and holder.max_streams
+    if number > limit:
+        raise invalid("n", f"{what} at most {limit}, as many streams as may be open at once")
+    if own is not None and number > own:
+        raise invalid("n", f"{what} at most {own}, as many streams as this API key may have open at once")
 
 
 async def admitted(

@@ -4,7 +4,6 @@ Knows HTTP, which checkpoint is meant, and whom to ask for a stream. Invariant: 
 answered by a problem before the first character; the connection to the store is given back before the text begins.
 """
 
-import secrets
 from typing import Annotated, cast
 
 from fastapi import APIRouter, Query, Request
@@ -17,7 +16,7 @@ from app.generation.protocol import Message
 from app.generation.streams import Generation, Holder, Samples
 from app.negotiation import negotiated
 from app.openapi import body, problems
-from app.routes.admission import admitted
+from app.routes.admission import admitted, check_number, drawn_seed
 from app.routes.dependencies import Caller, Configured, Generating, StoredIn, holder_of
 from app.routes.generation_responses import Events, PlainText, Told, nobody_listens, while_connected, whole_text
 from app.routes.guarded import GuardedRoute
@@ -29,8 +28,6 @@ from app.store.trained_models import LATEST, Checkpoint, Model
 router = APIRouter(tags=["generate"], route_class=GuardedRoute)
 
 OFFERED = (PlainText.media_type, Events.media_type, "application/json")
-SEEDS = 2**53
-"""A drawn seed is below this: JavaScript holds it exactly."""
 
 
 class SampleDocument(BaseModel):
@@ -136,13 +133,13 @@ class _Generating:
         self._check_prompt(asked.prompt)
         if asked.n > 1 and kind == PlainText.media_type:
             raise invalid("n", "plain text has room for one text: ask for application/json or text/event-stream")
-        self._check_number(asked.n)
+        check_number(asked.n, self._settings, self._holder)
         start = self._start(asked)
         if start is not None:
             asked = asked.model_copy(
                 update={name: v for name, v in start.settings.items() if name not in asked.model_fields_set}
             )
-        seed = secrets.randbelow(SEEDS) if asked.seed is None else asked.seed
+        seed = drawn_seed() if asked.seed is None else asked.seed
         keep_state = kind != PlainText.media_type  # which has nowhere to tell it
         wanted = asked.row_fields(seed, keep_state=keep_state, start=start.row if start else None)
         receive = self._request.receive
@@ -162,13 +159,6 @@ class _Generating:
     @property
     def _state_key(self) -> bytes:
         return cast(bytes, self._request.app.state.state_key)
-
-    def _check_number(self, number: int) -> None:
-        limit, own = self._settings.max_streams, self._holder and self._holder.max_streams
-        if number > limit:
-            raise invalid("n", f"must be at most {limit}, as many streams as may be open at once")
-        if own is not None and number > own:
-            raise invalid("n", f"must be at most {own}, as many streams as this API key may have open at once")
 
     def _check_prompt(self, prompt: str) -> None:
         limit = self._settings.max_prompt_characters

@@ -138,7 +138,7 @@ class Events(TextResponse):
 async def whole_text(samples: Samples, told: Told, receive: Receive) -> Response:
     """The whole texts as JSON, once they are complete. Ends the rows when the client leaves before."""
     try:
-        texts = await while_connected(receive, _collect(samples))
+        texts = await while_connected(receive, collected(samples))
     except StreamFailed as error:
         raise broken_off(error) from None
     finally:
@@ -180,7 +180,8 @@ async def _disconnected(receive: Receive) -> None:
         pass
 
 
-async def _collect(samples: Samples) -> list[str]:
+async def collected(samples: Samples) -> list[str]:
+    """The texts of all streams, each as a whole. Raises StreamFailed."""
     texts: list[list[str]] = [[] for _ in samples.streams]
     async for index, text in samples:
         texts[index].append(text)

@@ -1,40 +1,23 @@
 """Calls for jobs: queue, look, cancel, pause, resume, delete. What a job reports is in `job_history`.
 
-Knows HTTP and the store's functions, no SQL. Invariant: only what `app.orders` has found workable is queued, and every
-setting is in the answer.
+Knows HTTP and the store's functions, no SQL. Invariant: every setting of a job is in the answer.
 """
 
-import hashlib
-import json
-from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Query, Response
 
 from app.documents import JobDocument, ListDocument, job_document, page_document
-from app.feasibility import Place, places_of
 from app.openapi import problems
-from app.orders import find_start, order_anew, order_continued
 from app.routes.dependencies import After, Caller, Configured, JobKey, Limit, StoredIn, Watching
 from app.routes.guarded import GuardedRoute
+from app.routes.queueing import IdempotencyKey, keyed, queue_job
 from app.schemas import JobRequest
-from app.store import corpora, jobs
-from app.store.database import Database
+from app.store import jobs
 from app.store.job_rows import Job
 from app.store.job_state import JobStatus
 
 router = APIRouter(tags=["jobs"], route_class=GuardedRoute)
-
-IdempotencyKey = Annotated[
-    str | None,
-    Header(
-        min_length=1,
-        max_length=255,
-        description="Any text of your own: the same one with the same request gives the first job again. "
-        "Each API key has its own.",
-    ),
-]
 
 
 @router.post(
@@ -61,40 +44,12 @@ def create_job(
     The network is the checkpoint's, normalization included: `model` may change its `dropout` alone. Characters that it
     does not know extend its vocabulary; `new_characters` tells how many. The checkpoint is kept until the job is done.
     """
-    key = None if idempotency_key is None else (idempotency_key, _fingerprint(request))
-    whose = caller.id if caller else None
-    queue = partial(jobs.enqueue_planned, idempotency=key, queue_limit=settings.max_queued_jobs, key_id=whose)
-    places = places_of(watch.workers_seen())
-    if request.from_checkpoint is None:
-        job, new = queue(database, request.corpus, partial(order_anew, request, places))
-    elif first := jobs.first_of_key(database, key, key_id=whose):  # whatever has become of the checkpoint since
-        job, new = first, False
-    else:
-        job, new = _queue_continued(queue, database, request, places, request.from_checkpoint)
+    key = keyed(idempotency_key, request)
+    job, new = queue_job(database, settings, watch, caller, request, key)
     response.headers["Location"] = f"/jobs/{job.id}"
     if not new:
         response.headers["Idempotent-Replayed"] = "true"
     return job_document(job)
-
-
-def _queue_continued(
-    queue: Callable[..., tuple[Job, bool]],
-    database: Database,
-    request: JobRequest,
-    places: Sequence[Place],
-    reference: str,
-) -> tuple[Job, bool]:
-    """As `queue`; corpus and checkpoint are looked up first, to be read outside of its transaction."""
-    corpus = corpora.get_corpus(database, request.corpus)
-    checkpoint, info = find_start(database, reference)
-    order = order_continued(request, places, database, corpus, info)
-    return queue(database, corpus.id, lambda _: order, from_checkpoint=checkpoint.id)
-
-
-def _fingerprint(request: JobRequest) -> str:
-    """Equal for requests that say the same, in whatever order."""
-    said = json.dumps(request.model_dump(exclude_unset=True), sort_keys=True)
-    return hashlib.sha256(said.encode()).hexdigest()
 
 
 @router.get("/jobs", summary="List jobs", responses=problems(422))

@@ -107,10 +107,15 @@ def find_corpus(connection: Connection, key: str) -> Corpus:
     return record(Corpus, row)
 
 
-def list_corpora(database: Database, limit: int, after: str | None = None) -> Page[Corpus]:
-    """Newest first, those older than the corpus with the id `after`. Raises InvalidCursor."""
+def list_corpora(
+    database: Database, limit: int, after: str | None = None, *, oldest_first: bool = False
+) -> Page[Corpus]:
+    """Newest first unless it is said otherwise, those that follow the corpus with the id `after`.
+
+    Raises InvalidCursor.
+    """
     with database.read() as connection:
-        return read_page(connection, Corpus, select(corpora), corpora, limit, after)
+        return read_page(connection, Corpus, select(corpora), corpora, limit, after, oldest_first=oldest_first)
 
 
 def delete_corpus(database: Database, key: str) -> None:

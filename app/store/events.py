@@ -35,6 +35,15 @@ def events_after(database: Database, job_id: str, after_id: int, limit: int = 10
         return [record(Event, row) for row in connection.execute(query)]
 
 
+def events_before(database: Database, job_id: str, before_id: int | None = None, limit: int = 100) -> list[Event]:
+    """The newest events of a job, or those before one, newest first. An unknown job has none."""
+    query = select(events).where(events.c.job_id == job_id).order_by(events.c.id.desc()).limit(limit)
+    if before_id is not None:
+        query = query.where(events.c.id < min(before_id, _LARGEST_ID))
+    with database.read() as connection:
+        return [record(Event, row) for row in connection.execute(query)]
+
+
 def append_event(connection: Connection, now: datetime, job_id: str, type_: str, data: dict[str, Any]) -> None:
     """The event is part of the caller's transaction."""
     connection.execute(insert(events).values(job_id=job_id, type=type_, data=data, created_at=now))

@@ -1,4 +1,4 @@
-"""Lists in pages, newest first.
+"""Lists in pages, newest first unless it is said otherwise.
 
 A page goes by the ascending `sequence` of its table, so rows added meanwhile never shift or repeat what was shown.
 """
@@ -23,12 +23,21 @@ class Page(Generic[T]):
 
 
 def read_page(
-    connection: Connection, cls: type[T], query: Select[Any], table: Table, limit: int, after: str | None
+    connection: Connection,
+    cls: type[T],
+    query: Select[Any],
+    table: Table,
+    limit: int,
+    after: str | None,
+    *,
+    oldest_first: bool = False,
 ) -> Page[T]:
-    """At most `limit` rows of `query`, which selects from `table`, older than its row with the id `after`."""
+    """At most `limit` rows of `query`, which selects from `table`: those that follow its row with the id `after`."""
+    sequence = table.c.sequence
     if after is not None:
-        query = query.where(table.c.sequence < _place(connection, table, after))
-    rows = connection.execute(query.order_by(table.c.sequence.desc()).limit(limit + 1)).all()
+        place = _place(connection, table, after)
+        query = query.where(sequence > place if oldest_first else sequence < place)
+    rows = connection.execute(query.order_by(sequence if oldest_first else sequence.desc()).limit(limit + 1)).all()
     data = [record(cls, row) for row in rows[:limit]]
     return Page(data, rows[limit - 1].id if len(rows) > limit else None)
 

@@ -12,6 +12,7 @@ from fastapi import FastAPI
 
 from app.generation.streams import Holder, TooManyStreams
 from app.main import create_app
+from app.openai.dialect import is_openai
 from app.server import Server, make_server
 from app.settings import Settings
 from app.store import claims, corpora, jobs
@@ -116,8 +117,10 @@ def wait_until_alive(http: httpx.Client) -> None:
 
 
 def assert_problem(answer: httpx.Response, status: int, field: str | None = None) -> dict[str, Any]:
-    """The problem document of an answer, which has the form that all have."""
+    """The problem document of an answer, which has the form that all have; below `/v1` OpenAI's, here in our words."""
     assert answer.status_code == status, answer.text
+    if is_openai(answer.url.path):
+        return _problem_of_openai(answer, field)
     assert answer.headers["content-type"] == "application/problem+json"
     problem: dict[str, Any] = answer.json()
     assert {"type", "title", "status", "detail", "code"} <= problem.keys()
@@ -125,6 +128,18 @@ def assert_problem(answer: httpx.Response, status: int, field: str | None = None
     if field is not None:
         assert field in [error["field"] for error in problem["errors"]], problem
     return problem
+
+
+def _problem_of_openai(answer: httpx.Response, field: str | None) -> dict[str, Any]:
+    assert answer.headers["content-type"] == "application/json"
+    document = answer.json()
+    assert document.keys() == {"error"}
+    error: dict[str, Any] = document["error"]
+    assert error.keys() == {"message", "type", "param", "code"}
+    assert error["message"]
+    assert error["type"]
+    assert field is None or error["param"] == field, error
+    return {"status": answer.status_code, "detail": error["message"], "code": error["code"]}
 
 
 def walk(http: httpx.Client, path: str, limit: int, **query: str) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
+from app.openai.dialect import is_openai
 from app.schemas import GenerateRequest, ModelSettings, TrainingSettings
 from app.statuses import STATUSES
 from models.config import ModelConfig, TrainingConfig
@@ -36,6 +37,23 @@ OPERATIONS = {
     "list_checkpoints": ("get", "/models/{key}/checkpoints"),
     "download_model": ("get", "/models/{key}/download"),
     "score": ("post", "/score"),
+    "upload_file": ("post", "/v1/files"),
+    "list_files": ("get", "/v1/files"),
+    "get_file": ("get", "/v1/files/{key}"),
+    "download_file": ("get", "/v1/files/{key}/content"),
+    "delete_file": ("delete", "/v1/files/{key}"),
+    "create_fine_tuning_job": ("post", "/v1/fine_tuning/jobs"),
+    "list_fine_tuning_jobs": ("get", "/v1/fine_tuning/jobs"),
+    "get_fine_tuning_job": ("get", "/v1/fine_tuning/jobs/{id}"),
+    "cancel_fine_tuning_job": ("post", "/v1/fine_tuning/jobs/{id}/cancel"),
+    "pause_fine_tuning_job": ("post", "/v1/fine_tuning/jobs/{id}/pause"),
+    "resume_fine_tuning_job": ("post", "/v1/fine_tuning/jobs/{id}/resume"),
+    "list_fine_tuning_events": ("get", "/v1/fine_tuning/jobs/{id}/events"),
+    "list_fine_tuning_checkpoints": ("get", "/v1/fine_tuning/jobs/{id}/checkpoints"),
+    "list_openai_models": ("get", "/v1/models"),
+    "get_openai_model": ("get", "/v1/models/{key}"),
+    "delete_openai_model": ("delete", "/v1/models/{key}"),
+    "complete": ("post", "/v1/completions"),
     "healthz": ("get", "/healthz"),
     "readyz": ("get", "/readyz"),
 }
@@ -47,8 +65,10 @@ def document(http: httpx.Client) -> dict[str, Any]:
     return answer
 
 
-def operations(document: dict[str, Any]) -> list[dict[str, Any]]:
-    return [operation for path in document["paths"].values() for operation in path.values()]
+def operations(document: dict[str, Any], *, openai: bool | None = None) -> list[dict[str, Any]]:
+    """All of them, those of OpenAI's dialect, or all but those."""
+    paths = document["paths"].items()
+    return [each for path, of in paths if openai in (None, is_openai(path)) for each in of.values()]
 
 
 def test_the_names_of_operations_are_what_clients_were_generated_from(document: dict[str, Any]) -> None:
@@ -69,15 +89,34 @@ def test_each_operation_says_what_it_does_and_how_it_fails(document: dict[str, A
         assert operation["tags"], name
         for status, response in operation["responses"].items():
             assert response["description"], (name, status)
+        assert "500" in operation["responses"], name
+
+
+def test_errors_are_problem_documents(document: dict[str, Any]) -> None:
+    for operation in operations(document, openai=False):
+        name = operation["operationId"]
+        for status, response in operation["responses"].items():
             if int(status) >= 400:
                 assert list(response["content"]) == ["application/problem+json"], (name, status)
-        assert "500" in operation["responses"], name
         takes_input = "parameters" in operation or "requestBody" in operation
         assert ("422" in operation["responses"]) == takes_input, name
 
 
+def test_errors_of_the_dialect_are_openais(document: dict[str, Any]) -> None:
+    found = operations(document, openai=True)
+    assert len(found) == 17
+    for operation in found:
+        assert not {"409", "422"} & operation["responses"].keys(), operation["operationId"]
+        for status, response in operation["responses"].items():
+            if int(status) >= 400:
+                assert list(response["content"]) == ["application/json"], (operation["operationId"], status)
+                [content] = response["content"].values()
+                assert content["schema"]["$ref"].endswith("/OpenAIError")
+                assert content["example"]["error"].keys() == {"message", "type", "param", "code"}
+
+
 def test_each_error_is_shown_by_an_example_of_its_own(document: dict[str, Any]) -> None:
-    for operation in operations(document):
+    for operation in operations(document, openai=False):
         for status, response in operation["responses"].items():
             if int(status) >= 400:
                 example = response["content"]["application/problem+json"]["example"]
@@ -100,6 +139,7 @@ def test_the_document_keeps_to_the_version_that_it_names(http: httpx.Client, doc
 FOR_A_PERSON_TO_FILL_IN = {
     *("after", "status", "idempotency-key", "last-event-id"),
     *("seed", "stop", "allowed_characters", "continue_from"),
+    *("purpose", "metadata"),
 }
 """Optional, and better left empty: they narrow down, go on from an earlier answer, or make each answer the same."""
 

@@ -53,8 +53,23 @@ include-operation-id = ["list_corpora", "list_jobs", "list_models"]
 checks.positive_data_acceptance.expected-statuses = ["2xx", "422"]
 
 [[operations]]
+# The same of OpenAI's dialect, which has 400 for both.
+include-operation-id = [
+    "upload_file", "create_fine_tuning_job", "complete",
+    "list_files", "list_fine_tuning_jobs", "list_fine_tuning_events", "list_fine_tuning_checkpoints",
+]
+checks.positive_data_acceptance.expected-statuses = ["2xx", "400", "404", "413", "429"]
+
+[[operations]]
+# A job that stands otherwise than the call wants is a 400 there, elsewhere a 409.
+include-operation-id = [
+    "cancel_fine_tuning_job", "pause_fine_tuning_job", "resume_fine_tuning_job", "delete_file", "delete_openai_model",
+]
+checks.positive_data_acceptance.expected-statuses = ["2xx", "400", "404"]
+
+[[operations]]
 # In a form everything is bytes: a number is a text as well, and `true` a name.
-include-operation-id = ["upload_corpus", "upload_model"]
+include-operation-id = ["upload_corpus", "upload_model", "upload_file"]
 checks.negative_data_rejection.enabled = false
 """
 

@@ -155,3 +155,11 @@ def test_processes_that_upload_the_same_bytes_at_once_get_one_corpus(scene: Any)
     assert len({corpus_id for corpus_id, _ in answers}) == 1
     assert sorted(is_new for _, is_new in answers) == [False, False, True]
     assert count_blobs(scene) == 1
+
+
+def test_corpora_are_listed_oldest_first_where_it_is_asked_for(scene: Any) -> None:
+    ids = [scene.corpus(f"text-{number}", f"text {number}").id for number in range(5)]
+    first = list_corpora(scene.database, 3, oldest_first=True)
+    rest = list_corpora(scene.database, 3, first.next, oldest_first=True)
+    assert [corpus.id for corpus in (*first.data, *rest.data)] == ids
+    assert rest.next is None

@@ -8,7 +8,7 @@ from sqlalchemy import select
 from app.store import claims
 from app.store.api_keys import Scope, create_key
 from app.store.errors import Conflict, Corrupted, InvalidCursor, NotFound, QueueFull
-from app.store.events import events_after
+from app.store.events import events_after, events_before
 from app.store.job_state import FINISHED, TRANSITIONS, JobStatus
 from app.store.jobs import (
     Order,
@@ -274,3 +274,15 @@ def test_an_unknown_job_is_not_found(scene: Any, act: Any, key: str) -> None:
     scene.job()
     with pytest.raises(NotFound):
         act(scene.database, key)
+
+
+def test_events_are_read_backwards_in_pieces(scene: Any) -> None:
+    job = scene.job()
+    for act in (pause_job, resume_job, cancel_job):
+        act(scene.database, job.id)
+    ascending = [event.id for event in events_after(scene.database, job.id, 0)]
+    newest = events_before(scene.database, job.id, limit=3)
+    rest = events_before(scene.database, job.id, newest[-1].id)
+    assert [event.id for event in (*newest, *rest)] == ascending[::-1]
+    assert events_before(scene.database, job.id, 2**70) == events_before(scene.database, job.id)
+    assert events_before(scene.database, "job_nobody") == []

@@ -51,7 +51,7 @@ class Examples:
         if "multipart/form-data" in contents:
             reference = contents["multipart/form-data"]["schema"]["$ref"]
             properties = self._document["components"]["schemas"][reference.rpartition("/")[2]]["properties"]
-            fields = {name: field["examples"][0] for name, field in properties.items() if name != "file"}
+            fields = {name: field["examples"][0] for name, field in properties.items() if "examples" in field}
             return {"files": {"file": file}, "data": fields}
         return {}
 
@@ -81,7 +81,36 @@ def test_every_example_runs_as_it_stands_on_a_fresh_service(installation: Instal
     examples.call("create_job", 202)
     examples.call("cancel_job", 200, 202)
     job_is("cancelled")
+    walk_openais(examples)
+    weights = examples.call("download_model", 200).content
+    examples.call("delete_openai_model", 200)
+    copy = {"files": {"file": weights}, "data": {"name": "shakespeare"}}
+    installation.http.post("/models", **copy).raise_for_status()
     for name in ("delete_job", "delete_model", "delete_corpus"):
         examples.call(name, 204)
+    examples.call("upload_corpus", 201, file=TEXT.encode())
+    examples.call("delete_file", 200)
 
     assert examples.called == set(examples.operations), "each operation has its place in the walk"
+
+
+def walk_openais(examples: Examples) -> None:
+    """The same texts, jobs and models in OpenAI's dialect."""
+
+    def job_is(status: str) -> None:
+        def probe() -> bool:
+            return bool(examples.call("get_fine_tuning_job", 200).json()["status"] == status)
+
+        wait_for(f"the job to be {status}", lambda: probe() or None)
+
+    examples.call("upload_file", 200, file=TEXT.encode())
+    for name in ("list_files", "get_file", "download_file", "list_openai_models", "get_openai_model", "complete"):
+        examples.call(name, 200)
+    examples.call("create_fine_tuning_job", 200)
+    examples.call("pause_fine_tuning_job", 200)
+    job_is("paused")
+    examples.call("resume_fine_tuning_job", 200)
+    examples.call("cancel_fine_tuning_job", 200)
+    job_is("cancelled")
+    for name in ("list_fine_tuning_jobs", "list_fine_tuning_events", "list_fine_tuning_checkpoints"):
+        examples.call(name, 200)

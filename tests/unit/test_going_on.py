@@ -10,7 +10,8 @@ import torch
 from models.config import Cell
 from models.engine import FEWEST_KEPT, KEPT_EVERY, Engine
 from models.prefix_cache import PrefixCache, update
-from models.rows import RowOutput, RowRequest, RowState
+from models.row_state import RowState
+from models.rows import RowOutput, RowRequest
 from models.sampling import SamplingConfig
 from models.stepper import Stepper
 from tests.unit.test_engine import ALPHABET, INFO, Timed, run, scripted_engine, text_of, tiny_engine, tiny_model
