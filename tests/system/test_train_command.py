@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,13 +47,14 @@ def test_a_training_is_watched_to_its_end_with_samples_beside_the_json(running: 
 
 
 def test_ctrl_c_leaves_the_job_running_and_says_how_to_stop_it(running: Installation, text: Path) -> None:
-    watching = subprocess.Popen(
-        [*running.command, "train", str(text), *SMALL, "--steps", "1000000"],
+    watching: subprocess.Popen[Any] = subprocess.Popen(
+        [*running.command, "train", str(text), *SMALL, "--steps", "1000000", "--set", "training.evaluate_every=20"],
         env=running.environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+    running.programs.append(watching)  # ended with the others if an assertion fails
     assert watching.stdout is not None
     job_id = watching.stdout.readline().split()[0]
     running.wait_for_status(job_id, "running")
