@@ -6,18 +6,20 @@ Need no running service. The store is imported when it is needed: the other comm
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from app.terminal import DataDir, fail, settings_with
+from app.terminal import AsJson, DataDir, fail, print_json, settings_with
 
 
 def backup(
     file: Annotated[Path, typer.Argument(help="Where to write it; must not exist.")],
     force: Annotated[bool, typer.Option("--force", help="Replace FILE if it exists.")] = False,
     data_dir: DataDir = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write all that is stored to FILE, verified, while everything runs. FILE holds keys: keep it private."""
     settings = settings_with(data_dir=data_dir)
@@ -25,11 +27,16 @@ def backup(
         from app.store.backup import back_up
 
         contents = back_up(settings.resolved_database_url, file, force=force)
-    sys.stdout.write(f"{file}: {contents}\n")
+    if as_json:
+        print_json({"file": str(file), "contents": asdict(contents)})
+    else:
+        sys.stdout.write(f"{file}: {contents}\n")
 
 
 def restore(
-    file: Annotated[Path, typer.Argument(help="What `charsmith backup` wrote.")], data_dir: DataDir = None
+    file: Annotated[Path, typer.Argument(help="What `charsmith backup` wrote.")],
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
 ) -> None:
     """Put the backup FILE in the place of the database, which is kept. Service and workers must be stopped."""
     settings = settings_with(data_dir=data_dir)
@@ -37,6 +44,9 @@ def restore(
         from app.store.restore import restore as put_back
 
         restored = put_back(settings.resolved_database_url, file)
+    if as_json:
+        print_json(asdict(restored) | {"aside": restored.aside and str(restored.aside)})
+        return
     sys.stdout.write(f"restored {file}: {restored.contents}\n")
     if not restored.asks_for_keys:
         sys.stdout.write("there are no API keys: nobody is asked for one\n")
@@ -48,14 +58,17 @@ def restore(
         sys.stdout.write(f"the database of before: {restored.aside}\n")
 
 
-def verify(data_dir: DataDir = None) -> None:
+def verify(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """Read all that is stored, and tell what is damaged. Everything may run meanwhile."""
     settings = settings_with(data_dir=data_dir)
     with _refusals_told():
         from app.store.verification import verify_database
 
         contents = verify_database(settings.resolved_database_url)
-    sys.stdout.write(f"{contents}\n")
+    if as_json:
+        print_json(asdict(contents))
+    else:
+        sys.stdout.write(f"{contents}\n")
 
 
 @contextmanager

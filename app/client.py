@@ -16,6 +16,8 @@ from pydantic import SecretStr
 
 from app.settings import variable_name
 
+UNHURRIED = httpx.Timeout(60, connect=5, read=None)
+"""For answers that are silent until all is done: a long text as JSON, a large model that is being checked."""
 RECONNECT_SECONDS = 60.0
 """How long following a job outlives a service that is away, as when it restarts."""
 
@@ -51,12 +53,12 @@ def _explain(response: httpx.Response) -> str:
 class Client:
     """Calls of one service at `url`, with an API key if one is given. Not for several threads."""
 
-    def __init__(self, url: str, api_key: SecretStr | None = None) -> None:
+    def __init__(self, url: str, api_key: SecretStr | None = None, *, seconds: float = 60) -> None:
         self.url = (url if "://" in url else f"http://{url}").rstrip("/")
         shown = {"Authorization": f"Bearer {api_key.get_secret_value()}"} if api_key else {}
         self._has_key = bool(shown)
         self._http = httpx.Client(
-            base_url=self.url, headers=shown, timeout=httpx.Timeout(60, connect=5), trust_env=False
+            base_url=self.url, headers=shown, timeout=httpx.Timeout(seconds, connect=min(seconds, 5)), trust_env=False
         )
 
     def close(self) -> None:
@@ -91,11 +93,11 @@ class Client:
         except ValueError as error:  # NaN, or half a character
             raise ClientError(f"this cannot be sent: {error}") from error
 
-    def pages(self, path: str) -> Iterator[dict[str, Any]]:
+    def pages(self, path: str, **query: str) -> Iterator[dict[str, Any]]:
         """Every item of a list, page by page. Raises ClientError."""
         after: str | None = None
         while True:
-            page = self.call("GET", path, params={"limit": 100, **({"after": after} if after else {})})
+            page = self.call("GET", path, params={"limit": 100, **query, **({"after": after} if after else {})})
             yield from page["data"]
             after = page["next"]
             if after is None:
@@ -125,6 +127,21 @@ class Client:
     def upload_path(self, path: Path, name: str | None = None) -> dict[str, Any]:
         with path.open("rb") as file:
             return self.upload(file, path.name, name)
+
+    def push(self, path: Path, name: str | None = None) -> dict[str, Any]:
+        """The model that a file has become."""
+        with path.open("rb") as file:
+            files = {"file": (path.name, file, "application/octet-stream")}
+            data = {"name": name} if name else {}
+            answer: dict[str, Any] = self.call("POST", "/models", files=files, data=data, timeout=UNHURRIED)
+        return answer
+
+    @contextmanager
+    def download(self, path: str) -> Iterator[httpx.Response]:
+        """An answer whose body is not read yet. Raises ClientError, also for a body that breaks off."""
+        with self._errors(), self._http.stream("GET", path) as response:
+            self._check(response)
+            yield response
 
     def submit(self, request: dict[str, Any], idempotency_key: str | None = None) -> dict[str, Any]:
         """Queue a job."""
@@ -164,3 +181,9 @@ class Client:
         with self._errors(), self._http.stream("POST", "/generate", json=request) as response:
             self._check(response)
             yield from response.iter_text()
+
+    def generate_document(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The whole text, or texts, and the state to go on from."""
+        accept = {"Accept": "application/json"}
+        answer: dict[str, Any] = self.call("POST", "/generate", json=request, headers=accept, timeout=UNHURRIED)
+        return answer

@@ -15,11 +15,12 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from app.cli import print_stream, watch
 from app.client import Client, ClientError, service_url
+from app.job_commands import show_until_end
 from app.processes import Child, start_module
 from app.settings import Settings, SettingsError, load_settings, variable_name
 from app.terminal import fail
+from app.writing_commands import print_stream
 
 START_SECONDS = 120.0
 STOP_SECONDS = 30.0
@@ -92,7 +93,7 @@ def learn(client: Client, job: dict[str, Any]) -> dict[str, Any]:
     if job["status"] == "succeeded":
         console.print(f"already trained by {job['id']}")
         return job
-    job = watch(client, job["id"])
+    job = show_until_end(client, job["id"], console)
     if job["status"] != "succeeded":
         fail(f"the job is {job['status']}: {(job['error'] or {}).get('detail', '')}")
     return job

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app.settings import Settings
-from app.terminal import AsJson, DataDir, fail, prepared, print_json, print_table, settings_with
+from app.terminal import AsJson, DataDir, fail, prepared, print_documents, print_json, print_table, settings_with
 
 if TYPE_CHECKING:
     from app.store.api_keys import ApiKey
@@ -81,7 +81,7 @@ def list_(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     with _opened(settings_with(data_dir=data_dir), create=False) as database:
         now, made = database.now(), api_keys.list_keys(database)
     if as_json:
-        print_json([_document(key) for key in made])
+        print_documents(_document(key) for key in made)
         return
     rows = [_document(key) | {"status": _status(key, now)} for key in made]
     print_table(

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
+from app.terminal import harmless
+
 SAMPLE_CHARACTERS = 76
 PLAIN_SECONDS = 5.0
 """Between two plain lines, so that a log of a long job stays readable."""
@@ -37,7 +39,7 @@ def _clock(seconds: float | None) -> str:
 
 def sample_line(text: str) -> str:
     """A sample on one line, its own line ends shown as slashes."""
-    return " / ".join(line.strip() for line in text.splitlines() if line.strip())[:SAMPLE_CHARACTERS]
+    return " / ".join(harmless(line.strip()) for line in text.splitlines() if line.strip())[:SAMPLE_CHARACTERS]
 
 
 class View(Protocol):

@@ -40,7 +40,7 @@ def test_a_key_is_made_used_listed_and_revoked_while_the_service_runs(own_servic
         own_service, "ci", "--scope", "read", "--max-queued-jobs", "3", "--max-streams", "2", "--expires-days", "30"
     )
 
-    assert charsmith(own_service, "models", "--json", key=laptop).stdout == "[]\n"
+    assert charsmith(own_service, "models", "--json", key=laptop).stdout == ""
     for key, told in ((None, "set CHARSMITH_API_KEY"), (second[:-1] + "a", "unknown, revoked or expired")):
         refused = charsmith(own_service, "models", key=key)
         assert refused.returncode == 1
@@ -49,7 +49,8 @@ def test_a_key_is_made_used_listed_and_revoked_while_the_service_runs(own_servic
     listed = charsmith(own_service, "keys", "list").stdout
     assert "laptop" in listed
     assert "generate, read, train" in listed
-    documents: list[dict[str, Any]] = json.loads(charsmith(own_service, "keys", "list", "--json").stdout)
+    lines = charsmith(own_service, "keys", "list", "--json").stdout.splitlines()
+    documents: list[dict[str, Any]] = [json.loads(line) for line in lines]
     ci = documents[0]
     assert (ci["name"], ci["scopes"], ci["max_queued_jobs"], ci["max_streams"]) == ("ci", ["read"], 3, 2)
     created, expires = (datetime.fromisoformat(ci[name]) for name in ("created_at", "expires_at"))
@@ -104,4 +105,4 @@ def test_listing_makes_no_database_and_names_the_one_that_is_missing(own_service
 def test_the_commands_start_without_the_store(own_service: Service) -> None:
     """It takes as long to import as all the rest."""
     code = "import sys, app.cli; print([m for m in ('torch', 'sqlalchemy', 'fastapi') if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == ""
