@@ -112,6 +112,14 @@ class Database:
                 cursor.execute(f"PRAGMA busy_timeout={BUSY_SECONDS * 1000}")
         return log.stat().st_size
 
+    def bytes(self) -> int:
+        """How large the database is, SQLite's write-ahead log included."""
+        if self.dialect == "sqlite":
+            file = str(self._engine.url.database)
+            return sum(path.stat().st_size for path in (Path(file), Path(f"{file}-wal")) if path.exists())
+        with self.read() as connection:
+            return int(connection.exec_driver_sql("SELECT pg_database_size(current_database())").scalar_one())
+
     def _vacuum_step(self) -> int:
         with self.write() as connection:
             # Each row that is stepped over gives back one page; the rows are empty, so only the driver fetches them.

@@ -38,6 +38,7 @@ OPERATIONS = {
     "score": ("post", "/score"),
     "healthz": ("get", "/healthz"),
     "readyz": ("get", "/readyz"),
+    "get_service_metrics": ("get", "/metrics"),
 }
 
 
