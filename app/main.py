@@ -30,6 +30,7 @@ from app.generation.streams import Generation, TooManyStreams
 from app.head_requests import AnswerHead
 from app.openapi import DESCRIPTION, TAGS, describe, operation_id, problems
 from app.origin_check import RefuseOtherOrigins
+from app.request_ids import NameRequests
 from app.request_metrics import CountRequests, RequestMetrics
 from app.routes import corpora, generate, health, job_history, jobs, models, score, service_metrics
 from app.routes.dependencies import holder_of
@@ -105,7 +106,8 @@ def _surround(app: FastAPI, settings: Settings) -> None:
         stack = RefuseOtherOrigins(stack, [settings.host, *settings.allowed_hosts], settings.cors_origins)
         stack = EndSlowBodies(stack)
         stack = EndWithService(stack, lambda: bool(app.state.stopping.is_set()))
-        return CountRequests(GuardAnswers(EndRefusedUploads(stack)), app.state.request_metrics)
+        stack = GuardAnswers(EndRefusedUploads(stack))
+        return NameRequests(CountRequests(stack, app.state.request_metrics))
 
     app.build_middleware_stack = build_surrounded  # type: ignore[method-assign]
 
