@@ -8,6 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from app.store import recording, workers
 from app.store.errors import DatabaseBusy
+from tests.api.generating import generating_service
 from tests.api.service import Service, assert_problem
 
 COUNTS = {"rows": 1, "models": 2, "loads": 3, "model_bytes": 4, "characters": 500}
@@ -19,9 +20,13 @@ def scrape(service: Service) -> Series:
     answer = service.http.get("/metrics")
     assert answer.status_code == 200, answer.text
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    return series_of(answer.text)
+
+
+def series_of(text: str) -> Series:
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
-        for family in text_string_to_metric_families(answer.text)
+        for family in text_string_to_metric_families(text)
         for sample in family.samples
     }
 
@@ -104,3 +109,15 @@ def test_every_metric_is_documented_and_every_documented_one_is_there(own_servic
 
 def test_a_query_is_refused_as_everywhere(service: Service) -> None:
     assert_problem(service.http.get("/metrics?name=jobs"), 422)
+
+
+def test_streams_are_counted_once_and_their_first_character_timed(tmp_path: Path) -> None:
+    with generating_service(tmp_path) as made:
+        for kind in ("text/plain", "text/event-stream", "application/json"):
+            assert made.generate(kind, max_characters=300).is_success
+        series = series_of(made.http.get("/metrics").text)
+
+    assert value(series, "requests_total", method="POST", route="/generate", status="200") == 3
+    assert value(series, "first_character_seconds_count") == 2, "a text as JSON has no first character"
+    assert (value(series, "characters_sampled_total") or 0) >= 900
+    assert value(series, "streams_queued") == 0
