@@ -39,6 +39,7 @@ SCOPES: Mapping[str, frozenset[Scope]] = {
     "get_loss_png": _READ,
     "get_loss_svg": _READ,
     "upload_model": _TRAIN,
+    "get_service_metrics": _READ,
     "list_models": _FIND_MODEL,
     "get_model": _FIND_MODEL,
     "list_checkpoints": _FIND_MODEL,

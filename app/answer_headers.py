@@ -2,8 +2,9 @@
 
 Knows no route. Our own page can be driven by clicks, and a page that frames it decides what a person sees of it
 (clickjacking); so nothing here is ever framed. Pure ASGI: `BaseHTTPMiddleware` would hide disconnects. Here as in the
-other middlewares what is merely handed on is no coroutine of its own: a stream would hold three for each. Invariant:
-each of these headers stands once in every answer, refusals and unforeseen errors included.
+other middlewares what is merely handed on, with nothing to wait for or to catch, is no coroutine of its own: a stream
+would hold three for each. Invariant: each of these headers stands once in every answer, refusals and unforeseen errors
+included.
 """
 
 from collections.abc import Awaitable

@@ -34,13 +34,15 @@ class AnswerHead:
 
         async def send_head(message: Message) -> None:
             nonlocal is_sent
+            scope["route"] = inner.get("route")  # for those around us who count requests by it
             await send(message)
             await send({"type": "http.response.body", "body": b""})
             is_sent = True
             raise _HeadSent
 
+        inner: Scope = {**scope, "method": "GET"}
         try:
-            await self._app({**scope, "method": "GET"}, receive, send_head)
+            await self._app(inner, receive, send_head)
         except (_HeadSent, ClientDisconnect):  # a stream makes the one of the other
             if not is_sent:
                 raise

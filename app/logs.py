@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 from collections.abc import Mapping
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
@@ -20,6 +21,9 @@ from app.store.key_text import without_keys
 LEVEL, FORMAT = "CHARSMITH_LOG_LEVEL", "CHARSMITH_LOG_FORMAT"
 TALKATIVE = ("numba", "matplotlib", "python_multipart", "PIL")
 """Of others, at level debug: thousands of lines for each upload or compiled function."""
+
+REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
+"""Of the request that is being answered; threads that work for it see it too."""
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +48,8 @@ def set_up_as_told(process: str) -> None:
 
 
 class JsonLines(logging.Formatter):
-    """`time`, `level`, `process`, `logger`, `message`; `exception` with its trace; and what `extra` has in `fields`."""
+    """`time`, `level`, `process`, `logger`, `message`; `request_id` within a request; `exception` with its trace; and
+    what `extra` has in `fields`."""
 
     def __init__(self, process: str) -> None:
         super().__init__()
@@ -58,6 +63,8 @@ class JsonLines(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
+        if request_id := REQUEST_ID.get():
+            document["request_id"] = request_id
         if trace := _trace(self, record):
             document["exception"] = trace
         # DEL alone of what can harm is neither escaped by JSON's rules nor beyond ASCII.
@@ -74,6 +81,8 @@ class TextLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         said = printable(f"{_time(record)} {record.levelname} {self._process} {record.name}: {record.getMessage()}")
+        if request_id := REQUEST_ID.get():
+            said += f" request_id={request_id}"
         trace = _trace(self, record).splitlines()
         return without_keys("\n    ".join([said, *map(printable, trace)]))
 

@@ -34,7 +34,9 @@ from app.openai import models as openai_models
 from app.openai.dialect import SpeakOpenAI
 from app.openapi import DESCRIPTION, TAGS, describe, operation_id, problems
 from app.origin_check import RefuseOtherOrigins
-from app.routes import corpora, generate, health, job_history, jobs, models, score
+from app.request_ids import NameRequests
+from app.request_metrics import CountRequests, RequestMetrics
+from app.routes import corpora, generate, health, job_history, jobs, models, score, service_metrics
 from app.routes.dependencies import holder_of
 from app.routes.guarded import GuardedRoute
 from app.schemas import MAX_CHARACTER_SET, MAX_STATE_CHARACTERS
@@ -74,6 +76,7 @@ def create_app(
     app.state.settings = settings
     app.state.database = database
     app.state.generation = generation
+    app.state.request_metrics = RequestMetrics()
     errors.install(app)
     framework_errors.install(app)
     app.add_middleware(AnswerHead, described=app)
@@ -107,7 +110,8 @@ def _surround(app: FastAPI, settings: Settings) -> None:
         stack = RefuseOtherOrigins(stack, [settings.host, *settings.allowed_hosts], settings.cors_origins)
         stack = EndSlowBodies(stack)
         stack = EndWithService(stack, lambda: bool(app.state.stopping.is_set()))
-        return GuardAnswers(SpeakOpenAI(EndRefusedUploads(stack)))
+        stack = GuardAnswers(SpeakOpenAI(EndRefusedUploads(stack)))
+        return NameRequests(CountRequests(stack, app.state.request_metrics))
 
     app.build_middleware_stack = build_surrounded  # type: ignore[method-assign]
 
@@ -139,6 +143,7 @@ def _add_routes(app: FastAPI, settings: Settings) -> None:
         models.uploads, max_body_size=settings.max_model_bytes + FORM_OVERHEAD_BYTES, responses=unready
     )
     calls.include_router(models.router, max_body_size=MIB, responses=unready)
+    calls.include_router(service_metrics.router, max_body_size=MIB, responses=unready)
     calls.include_router(_openai_calls(settings), responses=unready)
     app.include_router(calls)
     app.include_router(health.router, max_body_size=MIB)

@@ -29,8 +29,8 @@ class CharRNN(nn.Module):
     a resumed training would differ. It acts in `train()` mode alone and draws from torch's global generator, as the
     initial weights do.
 
-    `fast` lets sequences on the CPU run through models.recurrence: for training and evaluation, but an LSTM's in
-    float32. It compiles on first use and lays weights out at each call, which does not pay for a character at a time.
+    `fast` lets sequences on the CPU run through models.recurrence: for training and evaluation. It compiles on first
+    use and lays weights out at each call, which does not pay for a character at a time.
     """
 
     def __init__(self, config: ModelConfig, vocabulary_size: int) -> None:
@@ -63,7 +63,10 @@ class CharRNN(nn.Module):
 
     def read(self, ids_BT: Tensor, state_LPBH: Tensor) -> tuple[Tensor, Tensor]:
         """What `output` makes the logits of [rows, steps, hidden], in autocast's type, and the state as `forward`."""
-        run, run_first = _fast() if self._gains_by_our_own(ids_BT) else (_run, _run_first)
+        if self.fast and ids_BT.device.type == "cpu" and ids_BT.shape[1] > 1:
+            run, run_first = _fast()
+        else:
+            run, run_first = _run, _run_first
         first, *others = self.layers
         values_BTH, after_PBH = run_first(first, ids_BT, self.embedding.weight, state_LPBH[0])
         states = [after_PBH]
@@ -71,12 +74,6 @@ class CharRNN(nn.Module):
             values_BTH, after_PBH = run(layer, self.dropout(values_BTH), state_PBH)
             states.append(after_PBH)
         return self.dropout(values_BTH), torch.stack(states).float()
-
-    def _gains_by_our_own(self, ids_BT: Tensor) -> bool:
-        """Whether models.recurrence is the faster one: of an LSTM in float32 oneDNN's layer is (docs/decisions.md)."""
-        in_float32 = not torch.is_autocast_enabled("cpu")
-        on_cpu = ids_BT.device.type == "cpu" and ids_BT.shape[1] > 1
-        return self.fast and on_cpu and not (self.config.cell == "lstm" and in_float32)
 
 
 def _standard_normal(rows: int, width: int) -> Tensor:

@@ -13,7 +13,7 @@ from app.generation.link import Link
 from app.generation.protocol import Message
 
 GRANTED_CHARACTERS = 2048
-"""How far a row may write ahead of its reader: tens of milliseconds' work of a fast one, and at most 8 KiB."""
+"""How far a row may write ahead of its reader: some milliseconds' work of the fastest, and at most 8 KiB."""
 NUMBERS_GRANTED = 8192
 """Of scores and alternatives together, where a row tells them beside its text: each takes a hundred bytes here."""
 GRANTED_OF_SCORE = 131_072

@@ -120,6 +120,11 @@ class Generation:
         """How many streams hold a place, being admitted included."""
         return len(self._streams)
 
+    @property
+    def waiting_streams(self) -> int:
+        """How many of them wait to be admitted: for the process, or for their model to be loaded."""
+        return sum(not samples.admitted.done() for samples in self._samples.values())
+
     def full(self, number: int = 1, holder: Holder | None = None) -> TooManyStreams | None:
         """Why so many streams cannot be opened at the moment; None if they can."""
         if holder is not None and holder.max_streams is not None:

@@ -7,14 +7,13 @@ no conflict does as 409, which OpenAI's client would try twice again.
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Any
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import PROBLEM_JSON
-from app.store.names import new_id
 
 log = logging.getLogger(__name__)
 
@@ -40,15 +39,14 @@ def error_of(problem: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class SpeakOpenAI:
-    """ASGI middleware: translates errors below `/v1`, and gives every answer there an id."""
+    """ASGI middleware: translates errors below `/v1`."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not is_openai(scope["path"]):
-            return await self._app(scope, receive, send)
-        await self._app(scope, receive, _Answer(send).send)
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        is_ours = scope["type"] == "http" and is_openai(scope["path"])
+        return self._app(scope, receive, _Answer(send).send if is_ours else send)
 
 
 class _Answer:
@@ -56,14 +54,11 @@ class _Answer:
 
     def __init__(self, send: Send) -> None:
         self._send = send
-        self._id = new_id("req")
         self._held: Message | None = None
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            headers = MutableHeaders(scope=message)
-            headers["x-request-id"] = self._id
-            if headers.get("content-type") == PROBLEM_JSON:
+            if MutableHeaders(scope=message).get("content-type") == PROBLEM_JSON:
                 self._held = message
                 return
         elif self._held is not None:
@@ -78,7 +73,7 @@ class _Answer:
         start["status"] = STATUSES.get(status, status)
         headers["content-type"] = "application/json"
         if status >= 500:
-            log.warning("the answer to %s was %d", self._id, status)
+            log.warning("the answer was %d", status)
         if not problem:
             del headers["content-length"]
             return b""

@@ -21,6 +21,7 @@ from app.broken_answers import break_off
 from app.errors import Problem
 from app.generation.streams import Samples, Stream, StreamFailed
 from app.protocol import PATIENCE
+from app.request_metrics import FIRST_CHARACTER
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +99,18 @@ class TextResponse(RowResponse):
 
     def __init__(self, samples: Samples, told: Told) -> None:
         self._told = told
+        self._tell_first: Callable[[], None] | None = None
         super().__init__(samples, told.headers())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._tell_first = scope.get(FIRST_CHARACTER)
+        await super().__call__(scope, receive, send)
+
+    def _note_text(self, text: str) -> None:
+        """Call it with each piece that is about to go out: the first character is told, once."""
+        if text and self._tell_first is not None:
+            self._tell_first()
+            self._tell_first = None
 
 
 class PlainText(TextResponse):
@@ -108,6 +120,7 @@ class PlainText(TextResponse):
 
     async def _body(self) -> AsyncIterator[bytes]:
         async for _, text in self._samples:
+            self._note_text(text)
             yield text.encode()
         # There is no state to go on from: the text is over, and its last characters are no stop string.
         yield self._samples.streams[0].held_back.encode()
@@ -125,6 +138,7 @@ class Events(TextResponse):
                 if text is None:
                     yield KEEPALIVE_COMMENT
                 else:
+                    self._note_text(text)
                     yield format_sse_event(
                         data_str=_json({"index": index, "text": text} if several else {"text": text})
                     )

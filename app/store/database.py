@@ -1,9 +1,8 @@
 """The two kinds of transaction on the database, and what it raises, by name.
 
-Knows no tables but the version of them. What differs between SQLite and PostgreSQL lives here and in
-sqlite_engine.py alone. Invariants: every
-writing transaction holds the write lock from its first statement on (a read that turns into a write fails at once
-under SQLite, whatever the timeout), and a reading one cannot write.
+Knows no tables. What differs between SQLite and PostgreSQL lives here, in opening.py and in sqlite_engine.py.
+Invariants: every writing transaction holds the write lock from its first statement on (a read that turns into a write
+fails at once under SQLite, whatever the timeout), and a reading one cannot write.
 """
 
 import json
@@ -31,6 +30,8 @@ LOG_BYTES = 64 * 1024 * 1024
 """The write-ahead log is cut to so many bytes when it begins anew."""
 LOG_WAIT_MILLISECONDS = 500
 """For readers to end before the log is cut: so long nobody can write."""
+
+DAMAGED = "it is damaged: text in it is not UTF-8"
 
 VACUUM_PAGES = 1024
 """Pages given back per transaction: 4 MiB, some tens of milliseconds of the write lock."""
@@ -89,7 +90,7 @@ class Database:
             fault_point("space.given_back")
             let_others_write()
         # In WAL mode the file itself shrinks when the log is copied into it.
-        with self._named_errors(), closing(self._engine.raw_connection()) as connection:
+        with self._driver_errors(), closing(self._engine.raw_connection()) as connection:
             connection.cursor().execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def shorten_log(self) -> int:
@@ -101,7 +102,7 @@ class Database:
         log = Path(f"{self._engine.url.database}-wal")
         if self.dialect != "sqlite" or not log.exists() or log.stat().st_size <= LOG_BYTES:
             return 0
-        with self._named_errors(), closing(self._engine.raw_connection()) as connection:
+        with self._driver_errors(), closing(self._engine.raw_connection()) as connection:
             cursor = connection.cursor()
             # Most of it is copied while others write; what holds them up has the rest alone to copy.
             cursor.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
@@ -111,6 +112,14 @@ class Database:
             finally:
                 cursor.execute(f"PRAGMA busy_timeout={BUSY_SECONDS * 1000}")
         return log.stat().st_size
+
+    def bytes(self) -> int:
+        """How large the database is, SQLite's write-ahead log included."""
+        if self.dialect == "sqlite":
+            file = str(self._engine.url.database)
+            return sum(path.stat().st_size for path in (Path(file), Path(f"{file}-wal")) if path.exists())
+        with self.read() as connection:
+            return int(connection.exec_driver_sql("SELECT pg_database_size(current_database())").scalar_one())
 
     def _vacuum_step(self) -> int:
         with self.write() as connection:
@@ -122,7 +131,7 @@ class Database:
         """Tells whether others have committed, on a connection of its own; None where that costs as much as looking."""
         if self.dialect != "sqlite":
             return None
-        with self._named_errors():
+        with self._driver_errors():
             pooled = self._engine.raw_connection()
             connection = pooled.driver_connection
             pooled.detach()
@@ -136,6 +145,12 @@ class Database:
         for connection in self._counting:
             connection.close()
         self._engine.dispose()
+
+    @contextmanager
+    def _driver_errors(self) -> Iterator[None]:
+        """As `_named_errors`, where the driver is called and nothing else."""
+        with self._named_errors(), damage_told(self._engine.dialect.loaded_dbapi):
+            yield
 
     @contextmanager
     def _named_errors(self) -> Iterator[None]:
@@ -201,13 +216,26 @@ def new_engine(url: URL, **options: Any) -> Engine:
 
     @event.listens_for(engine, "handle_error")
     def name_damage(context: ExceptionContext) -> DatabaseError | None:
-        # SQLite quotes what it cannot make sense of, and where that is no UTF-8 the driver fails over its own message.
-        if not isinstance(context.original_exception, UnicodeDecodeError):
+        is_damage = context.dialect.name == "sqlite" and isinstance(context.original_exception, UnicodeDecodeError)
+        if not is_damage:
             return None
-        damage = context.dialect.loaded_dbapi.DatabaseError("it is damaged: text in it is not UTF-8")
+        damage = context.dialect.loaded_dbapi.DatabaseError(DAMAGED)
         return DatabaseError(context.statement, None, damage, hide_parameters=True)
 
     return engine
+
+
+@contextmanager
+def damage_told(driver: Any) -> Iterator[None]:
+    """Around calls of SQLite's driver: its DatabaseError for text that is not UTF-8.
+
+    SQLite quotes what it cannot make sense of, and the driver then fails over the error's own message. Not around code
+    of ours, whose errors of the kind are faults.
+    """
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise driver.DatabaseError(DAMAGED) from error
 
 
 def _named(message: str) -> StoreError:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from app.store.api_keys import ApiKey, list_keys
+from app.store.database import damage_told
 from app.store.errors import BackupRefused, DatabaseFailed, DatabaseUnusable
 from app.store.opening import open_database
 from app.store.part_file import BESIDE, PartFile, beside, part_file, sync_folder
@@ -144,10 +145,11 @@ def _lock(connection: Any, path: Path) -> bool:
     """Whether there is a database to lock."""
     driver = newest_sqlite()
     try:
-        connection.execute("PRAGMA busy_timeout=0")
-        if connection.execute("PRAGMA journal_mode=DELETE").fetchone()[0] == "delete":
-            connection.execute("BEGIN EXCLUSIVE")
-            return True
+        with damage_told(driver):
+            connection.execute("PRAGMA busy_timeout=0")
+            if connection.execute("PRAGMA journal_mode=DELETE").fetchone()[0] == "delete":
+                connection.execute("BEGIN EXCLUSIVE")
+                return True
     except driver.OperationalError as error:
         if "locked" not in str(error):
             raise DatabaseFailed(str(error)) from error

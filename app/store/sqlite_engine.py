@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine, NullPool, event
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DatabaseError
 
-from app.store.database import BUSY_SECONDS, LOG_BYTES, new_engine
+from app.store.database import BUSY_SECONDS, LOG_BYTES, damage_told, new_engine
 from app.store.errors import DatabaseUnusable
 from app.store.migrate import known_revision
 
@@ -53,7 +53,8 @@ def sqlite_engine(url: URL, module: ModuleType) -> Engine:
     def prepare(connection: Any, _record: object) -> None:
         # The driver would begin transactions by itself, and only deferred ones.
         connection.isolation_level = None
-        _set_pragmas(connection, "wal" if wal else "delete", module)
+        with damage_told(module):
+            _set_pragmas(connection, "wal" if wal else "delete", module)
 
     begin_as_told(engine)
     return engine

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 from fastapi import FastAPI
 
-from app.generation.streams import Holder, TooManyStreams
+from app.generation.streams import GenerationUnavailable, Holder, TooManyStreams
 from app.main import create_app
 from app.openai.dialect import is_openai
 from app.server import Server, make_server
@@ -35,12 +35,21 @@ class ScriptedGeneration:
     inspected: list[str] = field(default_factory=list)
     ended: str = ""
     crowded: TooManyStreams | None = None
+    open_streams: int = 0
+    waiting_streams: int = 0
+    counted: dict[str, int] | None = None
+    """None: it does not answer."""
 
     def end_streams(self, reason: str) -> None:
         self.ended = reason
 
     def full(self, number: int = 1, holder: Holder | None = None) -> TooManyStreams | None:
         return self.crowded
+
+    async def counts(self) -> dict[str, int]:
+        if self.counted is None:
+            raise GenerationUnavailable("scripted")
+        return self.counted
 
     async def inspect(self, blob_id: str) -> dict[str, Any]:
         self.inspected.append(blob_id)

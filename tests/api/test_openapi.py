@@ -56,6 +56,7 @@ OPERATIONS = {
     "complete": ("post", "/v1/completions"),
     "healthz": ("get", "/healthz"),
     "readyz": ("get", "/readyz"),
+    "get_service_metrics": ("get", "/metrics"),
 }
 
 

@@ -334,6 +334,20 @@ def test_keys_of_a_backup_are_told_where_those_of_before_cannot_be_read(full: Sc
     assert (restored.keys, restored.keys_are_current) == (("laptop",), False)
 
 
+def test_a_backup_is_restored_over_a_database_whose_names_are_no_longer_text(full: Scene, target: Path) -> None:
+    back_up(full.url, target)
+    full.database.close()
+    path = Path(full.url.removeprefix("sqlite:///"))
+    damaged = path.read_bytes().replace(b"CREATE TABLE jobs", b"CREATE TABLE \xbf\xff \xbf")
+    assert damaged != path.read_bytes()
+    path.write_bytes(damaged)
+    restored = put_back(full.url, target)
+    assert not restored.keys_are_current
+    assert restored.aside is not None
+    assert restored.aside.read_bytes() == damaged
+    open_database(full.url).close()
+
+
 def test_a_backup_is_restored_where_there_was_nothing(full: Scene, target: Path, tmp_path: Path) -> None:
     back_up(full.url, target)
     path = tmp_path / "new" / "folder" / "charsmith.db"

@@ -311,6 +311,21 @@ def test_a_database_whose_names_are_no_longer_text_is_called_damaged(tmp_path: P
     assert path.read_bytes() == damaged
 
 
+def test_names_that_are_no_longer_text_are_damage_to_whoever_has_the_database_open(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    opened = open_database(f"sqlite:///{path}")
+    opened._engine.dispose()  # the next connection looks at the schema anew
+    path.write_bytes(path.read_bytes().replace(b"CREATE TABLE jobs", b"CREATE TABLE \xbf\xff \xbf"))
+    for path_of_wal in tmp_path.glob("x.db-*"):
+        path_of_wal.unlink()
+    with pytest.raises(DatabaseFailed, match="not UTF-8"), opened.read():
+        pass
+    for call in (opened.commits, opened.give_back_space):
+        with pytest.raises(DatabaseFailed, match="not UTF-8"):
+            call()
+    opened.close()
+
+
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "nonsense", "sqlite:////proc/nowhere/x.db"])
 def test_an_address_that_cannot_work_is_refused(url: str) -> None:
     with pytest.raises(DatabaseUnusable):
