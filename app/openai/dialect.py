@@ -14,6 +14,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import PROBLEM_JSON
+from app.logs import REQUEST_ID
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ class _Answer:
         start["status"] = STATUSES.get(status, status)
         headers["content-type"] = "application/json"
         if status >= 500:
-            log.warning("the answer was %d", status)
+            log.warning("the answer to %s was %d", REQUEST_ID.get(), status)
         if not problem:
             del headers["content-length"]
             return b""
