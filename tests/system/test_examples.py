@@ -86,6 +86,7 @@ def test_every_example_runs_as_it_stands_on_a_fresh_service(installation: Instal
     examples.call("delete_openai_model", 200)
     copy = {"files": {"file": weights}, "data": {"name": "shakespeare"}}
     installation.http.post("/models", **copy).raise_for_status()
+    examples.call("get_service_metrics", 200)
     for name in ("delete_job", "delete_model", "delete_corpus"):
         examples.call(name, 204)
     examples.call("upload_corpus", 201, file=TEXT.encode())

@@ -53,6 +53,8 @@ def test_ctrl_c_leaves_the_job_running_and_says_how_to_stop_it(running: Installa
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A run in the background of a shell has it ignored, which children inherit.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     running.programs.append(watching)  # ended with the others if an assertion fails
     assert watching.stdout is not None
