@@ -107,6 +107,8 @@ def problems(*statuses: int, ok: Mapping[int | str, dict[str, Any]] | None = Non
 def body(media_type: str, *, binary: bool = False) -> dict[str, Any]:
     """A response whose body is not JSON."""
     schema = {"type": "string", "format": "binary"} if binary else {"type": "string"}
+    if media_type == "text/event-stream":  # of no type: some take it for its text, some for its events
+        schema = {"description": "Server-sent events."}
     return {"description": "As asked for.", "content": {media_type: {"schema": schema}}}
 
 
