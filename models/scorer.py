@@ -23,7 +23,7 @@ from models.checkpoint_header import CheckpointInfo
 from models.engine import SHORTEST_SECONDS, TURN_SECONDS
 from models.rows import NOT_FINITE, beginning
 from models.sampling import NotFinite
-from models.scores import Scores
+from models.scores import Scores, ScoresLanes
 from models.vocabulary import EmptyText, Normalizer, UnknownCharacter
 
 STRETCH = 4096
@@ -35,23 +35,14 @@ PIECE_NUMBERS = 2048
 """That are handed out at once, of characters and alternatives together."""
 
 
-class Stepper(Protocol):
-    """models.stepper, as far as it is needed here. Lanes are its own affair."""
+class Stepper(ScoresLanes, Protocol):
+    """models.stepper, as far as it is needed here."""
 
     def lanes(self, number: int) -> Any: ...
 
     def forget(self, lanes: Any, place: int) -> None: ...
 
     def read_lanes(self, lanes: Any, ids_TR: NDArray[np.int64]) -> None: ...
-
-    def score_lanes(
-        self,
-        lanes: Any,
-        ids_TR: NDArray[np.int64],
-        scores_TR: NDArray[np.float32],
-        top_ids_TRK: NDArray[np.int32],
-        top_scores_TRK: NDArray[np.float32],
-    ) -> None: ...
 
 
 class Scorer:

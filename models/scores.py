@@ -44,12 +44,8 @@ def joined(pieces: Sequence[Scores], alternatives: int) -> Scores:
     return Scores(np.concatenate(of_text), np.concatenate(top_ids), np.concatenate(top))
 
 
-class Stepper(Protocol):
-    """models.stepper, as far as it is needed here. Lanes are its own affair."""
-
-    def lanes_from(self, states_LPRH: NDArray[np.float32]) -> Any: ...
-
-    def states_of(self, lanes: Any) -> NDArray[np.float32]: ...
+class ScoresLanes(Protocol):
+    """Of models.stepper what tells scores. Lanes are its own affair."""
 
     def score_lanes(
         self,
@@ -59,6 +55,14 @@ class Stepper(Protocol):
         top_ids_TRK: NDArray[np.int32],
         top_scores_TRK: NDArray[np.float32],
     ) -> None: ...
+
+
+class Stepper(ScoresLanes, Protocol):
+    """models.stepper, as far as it is needed here."""
+
+    def lanes_from(self, states_LPRH: NDArray[np.float32]) -> Any: ...
+
+    def states_of(self, lanes: Any) -> NDArray[np.float32]: ...
 
 
 def score(

@@ -22,10 +22,9 @@ from app.routes.generation_responses import (
     STREAMED,
     RowResponse,
     broken_off,
-    collected,
     nobody_listens,
     or_silence,
-    while_connected,
+    whole_texts,
 )
 from app.store.names import new_id
 
@@ -175,14 +174,9 @@ class CompletionEvents(RowResponse):
 
 
 async def whole_completion(samples: Samples, asked: CompletionRequest, origin: Origin, receive: Receive) -> Response:
-    """The whole texts, once they are complete. Ends the rows when the client leaves before."""
+    """The whole texts, once they are complete. Raises Problem if one broke off."""
     completion = Completion(samples, asked, origin)
-    try:
-        texts = await while_connected(receive, collected(samples))
-    except StreamFailed as error:
-        raise broken_off(error) from None
-    finally:
-        samples.evict()
+    texts = await whole_texts(samples, receive)
     if texts is None:
         return nobody_listens()
     choices = [completion.choice(index, text) for index, text in enumerate(texts)]

@@ -150,13 +150,8 @@ class Events(TextResponse):
 
 
 async def whole_text(samples: Samples, told: Told, receive: Receive) -> Response:
-    """The whole texts as JSON, once they are complete. Ends the rows when the client leaves before."""
-    try:
-        texts = await while_connected(receive, collected(samples))
-    except StreamFailed as error:
-        raise broken_off(error) from None
-    finally:
-        samples.evict()
+    """The whole texts as JSON, once they are complete. Raises Problem if one broke off."""
+    texts = await whole_texts(samples, receive)
     if texts is None:
         return nobody_listens()
     document = told.endings(samples)
@@ -165,6 +160,19 @@ async def whole_text(samples: Samples, told: Told, receive: Receive) -> Response
     else:
         document["samples"] = [{"text": text} | one for text, one in zip(texts, document["samples"], strict=True)]
     return JSONResponse(document, headers=told.headers())
+
+
+async def whole_texts(samples: Samples, receive: Receive) -> list[str] | None:
+    """Each text, once all are complete; None, and the rows are ended, if the client leaves before.
+
+    Raises Problem if one broke off.
+    """
+    try:
+        return await while_connected(receive, _collected(samples))
+    except StreamFailed as error:
+        raise broken_off(error) from None
+    finally:
+        samples.evict()
 
 
 def broken_off(error: StreamFailed) -> Problem:
@@ -194,7 +202,7 @@ async def _disconnected(receive: Receive) -> None:
         pass
 
 
-async def collected(samples: Samples) -> list[str]:
+async def _collected(samples: Samples) -> list[str]:
     """The texts of all streams, each as a whole. Raises StreamFailed."""
     texts: list[list[str]] = [[] for _ in samples.streams]
     async for index, text in samples:

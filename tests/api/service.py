@@ -15,7 +15,7 @@ from app.main import create_app
 from app.openai.dialect import is_openai
 from app.server import Server, make_server
 from app.settings import Settings
-from app.store import claims, corpora, jobs
+from app.store import claims, corpora, jobs, recording
 from app.store.claims import Claim
 from app.store.database import Database
 from app.store.job_rows import Job
@@ -87,6 +87,20 @@ class Service:
         corpus = corpora.add_corpus(self.database, [text], "hamlet").corpus
         model, training = ModelConfig(hidden_size=4, embedding_size=2).as_dict(), TrainingConfig(steps=10).as_dict()
         return jobs.enqueue(self.database, name=name, corpus_id=corpus.id, model=model, training=training)[0]
+
+    def evaluate_and_save(self, claim: Claim, step: int, val_loss: float) -> None:
+        """As a worker does: a new best loss, then its checkpoint."""
+        recording.record_evaluation(self.database, claim, step, val_loss, True)
+        recording.record_saved(
+            self.database,
+            claim,
+            step=step,
+            train_loss=2.0,
+            val_loss=val_loss,
+            checkpoint=b"weights",
+            info={"vocabulary_size": 4, "parameters": 9},
+            resume_point=b"resume",
+        )
 
     def claim(self) -> Claim:
         """The oldest queued job, claimed as a worker would."""

@@ -42,20 +42,6 @@ def report(service: Service, claim: Claim, step: int, train_loss: float) -> None
     recording.record_progress(service.database, claim, PROGRESS | {"step": step, "train_loss": train_loss})
 
 
-def evaluate_and_save(service: Service, claim: Claim, step: int, val_loss: float) -> None:
-    recording.record_evaluation(service.database, claim, step, val_loss, True)
-    recording.record_saved(
-        service.database,
-        claim,
-        step=step,
-        train_loss=2.0,
-        val_loss=val_loss,
-        checkpoint=b"weights",
-        info={"vocabulary_size": 4, "parameters": 9},
-        resume_point=b"resume",
-    )
-
-
 def parsed(lines: Iterator[str]) -> Iterator[dict[str, str]]:
     """The events of a stream; a comment is an event with the field `comment` alone."""
     event: dict[str, str] = {}
@@ -93,7 +79,7 @@ def test_the_progress_of_a_job_holds_every_named_field(service: Service, claim: 
     }
     assert (job["best"], job["attempt"], job["status"]) == (None, 1, "running")
 
-    evaluate_and_save(service, claim, 2, 1.5)
+    service.evaluate_and_save(claim, 2, 1.5)
 
     job = service.http.get(f"/jobs/{claim.job.id}").json()
     assert job["best"] == {"step": 2, "val_loss": 1.5}
@@ -284,7 +270,7 @@ def test_the_loss_curve_is_a_png_of_a_size_that_swagger_shows(service: Service, 
 
 def test_the_loss_curve_is_an_svg_that_marks_the_best(service: Service, claim: Claim) -> None:
     report(service, claim, 3, 1.0)
-    evaluate_and_save(service, claim, 3, 1.25)
+    service.evaluate_and_save(claim, 3, 1.25)
 
     answer = service.http.get(f"/jobs/{claim.job.id}/loss.svg")
 

@@ -235,17 +235,7 @@ def trained(service: Service) -> tuple[str, claims.Claim]:
     progress = {"step": 1, "epoch": 1.5, "train_loss": 2.5, "eta_seconds": 30.0, "fraction": 0.5}
     claims.record_progress(service.database, claim, progress)
     for step, val_loss in ((1, 2.4), (2, 2.1), (3, 2.2)):
-        claims.record_evaluation(service.database, claim, step, val_loss, best=True)
-        claims.record_saved(
-            service.database,
-            claim,
-            step=step,
-            train_loss=2.0,
-            val_loss=val_loss,
-            checkpoint=b"weights",
-            info={"vocabulary_size": 30, "parameters": 1000},
-            resume_point=b"resume",
-        )
+        service.evaluate_and_save(claim, step, val_loss)
     return job, claim
 
 
