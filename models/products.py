@@ -149,8 +149,8 @@ def _blocks(matrix_NK: Tensor) -> Tensor:
     if matrix_NK.dtype == torch.bfloat16:
         matrix_NK = F.pad(matrix_NK, (0, matrix_NK.shape[1] % 2)).contiguous().view(torch.int32)
     whole = len(matrix_NK) - len(matrix_NK) % BLOCK
-    blocks = matrix_NK[:whole].reshape(-1, BLOCK, matrix_NK.shape[1]).transpose(1, 2)
-    return torch.cat((blocks.reshape(-1), matrix_NK[whole:].t().reshape(-1)))
+    blocks = matrix_NK[:whole].reshape(-1, BLOCK, matrix_NK.shape[1]).transpose(1, 2).reshape(-1)
+    return blocks if whole == len(matrix_NK) else torch.cat((blocks, matrix_NK[whole:].t().reshape(-1)))
 
 
 @cache

@@ -46,6 +46,14 @@ def run_first_layer(
     return _run(layer, ids_BT.t().contiguous(), embedding_VX, state_PBH, ids_BT.shape[1])
 
 
+def linear(values: Tensor, weight_GK: Tensor, bias_G: Tensor) -> Tensor:
+    """`F.linear` of values [..., K]. Float32, which torch gives to MKL, goes to oneDNN where that is faster."""
+    if torch.is_autocast_enabled("cpu") or values.device.type != "cpu" or not _onednn_is_faster(values.dtype):
+        return F.linear(values, weight_GK, bias_G)
+    sums_NG = _Linear.apply(values.flatten(0, -2), weight_GK, bias_G)  # type: ignore[no-untyped-call]
+    return sums_NG.unflatten(0, values.shape[:-1])  # type: ignore[no-any-return]
+
+
 def _run(
     layer: nn.RNNBase, ids_TB: Tensor | None, values_MX: Tensor, state_PBH: Tensor, T: int
 ) -> tuple[Tensor, Tensor]:
@@ -55,7 +63,7 @@ def _run(
     return outputs_TBH.transpose(0, 1), last_PBH
 
 
-def _linear(values_NK: Tensor, matrix_GK: Tensor, bias_G: Tensor) -> Tensor:
+def _sums(values_NK: Tensor, matrix_GK: Tensor, bias_G: Tensor) -> Tensor:
     """values @ matrix.T + bias, of large matrices: by oneDNN, which is faster than MKL on AMD's processors."""
     if onednn_multiplies(values_NK.dtype):
         return ONEDNN._linear_pointwise(values_NK, matrix_GK, bias_G, "none", [], "")  # type: ignore[no-any-return]
@@ -63,15 +71,27 @@ def _linear(values_NK: Tensor, matrix_GK: Tensor, bias_G: Tensor) -> Tensor:
 
 
 def _product(a_MN: Tensor, b_NK: Tensor) -> Tensor:
-    """a @ b in float32, of large matrices, each used once.
-
-    oneDNN where it has AVX-512 (MKL is half as fast there on AMD's processors), else MKL: with AVX2 oneDNN takes twice
-    as long as MKL for a transposed matrix.
-    """
-    wide = torch.backends.cpu.get_cpu_capability() == "AVX512"
-    if a_MN.dtype == torch.float32 and wide and onednn_multiplies(torch.float32):
+    """a @ b in float32, of large matrices, each used once."""
+    if _onednn_is_faster(a_MN.dtype):
         return ONEDNN._linear_pointwise(a_MN, b_NK.t(), None, "none", [], "")  # type: ignore[no-any-return]
     return (a_MN @ b_NK).float()
+
+
+def _weight_gradient(d_sums_NG: Tensor, values_NK: Tensor) -> Tensor:
+    """d_sums.T @ values in float32: of a weight [G, K] whose products with values the sums are.
+
+    oneDNN takes a fifth longer when it is the larger matrix that has to be turned.
+    """
+    if _onednn_is_faster(d_sums_NG.dtype) and d_sums_NG.shape[1] > values_NK.shape[1]:
+        return _product(values_NK.t(), d_sums_NG).t().contiguous()
+    return _product(d_sums_NG.t(), values_NK)
+
+
+def _onednn_is_faster(dtype: torch.dtype) -> bool:
+    """Where it has AVX-512 (MKL is half as fast there on AMD's processors); with AVX2 it takes twice as long as MKL for
+    a transposed matrix."""
+    wide = torch.backends.cpu.get_cpu_capability() == "AVX512"
+    return dtype == torch.float32 and wide and onednn_multiplies(torch.float32)
 
 
 def _column_sums(a_NG: Tensor) -> Tensor:
@@ -96,7 +116,7 @@ def _forward(
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
     B = state_PBH.shape[1]
-    table_MG = _linear(values_MX.to(dtype), weight_ih.to(dtype), bias_ih.to(dtype))
+    table_MG = _sums(values_MX.to(dtype), weight_ih.to(dtype), bias_ih.to(dtype))
     every_TB = torch.arange(T * B).view(T, B) if ids_TB is None else ids_TB
     recurrent = Weight(weight_hh.to(dtype), bias_hh.to(dtype), B // threads_for(B))
     states_TBH, last_PBH, kept = cell.forward(every_TB, table_MG, state_PBH, recurrent)
@@ -109,7 +129,7 @@ def _backward(ctx: Any, d_outputs_TBH: Tensor, d_last_PBH: Tensor) -> tuple[Tens
     ids_TB, values_MX, weight_ih, weight_hh, states_TBH, *kept = ctx.saved_tensors
     dtype = states_TBH.dtype
     B = d_outputs_TBH.shape[1]
-    recurrent = Weight(weight_hh.to(dtype).t().contiguous(), None, B // threads_for(B))
+    recurrent = Weight(weight_hh.to(dtype).t(), None, B // threads_for(B))
     d_from_input_TBG, d_from_state_TBG, d_state_PBH = ctx.cell.backward(
         d_outputs_TBH.contiguous(), d_last_PBH.contiguous(), kept, recurrent
     )
@@ -119,7 +139,7 @@ def _backward(ctx: Any, d_outputs_TBH: Tensor, d_last_PBH: Tensor) -> tuple[Tens
     else:
         d_table_MG = sums_by_id(ids_TB, d_from_input_TBG, len(values_MX))
     d_bias_ih = _column_sums(d_table_MG)
-    d_weight_ih = _product(d_table_MG.t(), values_MX.to(d_table_MG.dtype))
+    d_weight_ih = _weight_gradient(d_table_MG, values_MX.to(d_table_MG.dtype))
     # A GRU's input gives the blocks n, r, z; parameters have them as r, z, n.
     turn = 0 if d_from_input_TBG is d_from_state_TBG else len(weight_ih) // 3
     return (
@@ -129,7 +149,7 @@ def _backward(ctx: Any, d_outputs_TBH: Tensor, d_last_PBH: Tensor) -> tuple[Tens
         _product(d_table_MG, weight_ih.to(d_table_MG.dtype).roll(turn, 0)).to(values_MX.dtype),
         d_state_PBH,
         d_weight_ih.roll(-turn, 0) if turn else d_weight_ih,
-        _product(d_from_state_NG.t(), states_TBH[:-1].flatten(0, 1)),
+        _weight_gradient(d_from_state_NG, states_TBH[:-1].flatten(0, 1)),
         d_bias_ih.roll(-turn) if turn else d_bias_ih,
         _column_sums(d_from_state_NG) if turn else d_bias_ih,
         None,
@@ -150,3 +170,18 @@ class _Sequence(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         with torch.autocast("cpu", enabled=False):
             return _backward(ctx, *gradients)
+
+
+class _Linear(torch.autograd.Function):
+    """values [N, K] @ weight [G, K] .T + bias in float32, each product by oneDNN."""
+
+    @staticmethod
+    def forward(ctx: Any, values_NK: Tensor, weight_GK: Tensor, bias_G: Tensor) -> Tensor:
+        ctx.save_for_backward(values_NK, weight_GK)
+        return _sums(values_NK, weight_GK, bias_G)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_sums_NG: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        values_NK, weight_GK = ctx.saved_tensors
+        return _product(d_sums_NG, weight_GK), _weight_gradient(d_sums_NG, values_NK), _column_sums(d_sums_NG)

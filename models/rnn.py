@@ -59,12 +59,12 @@ class CharRNN(nn.Module):
         are in its type; what is returned is float32 all the same.
         """
         values_BTH, after_LPBH = self.read(ids_BT, state_LPBH)
-        return self.output(values_BTH).float(), after_LPBH
+        return self.logits(values_BTH), after_LPBH
 
     def read(self, ids_BT: Tensor, state_LPBH: Tensor) -> tuple[Tensor, Tensor]:
-        """What `output` makes the logits of [rows, steps, hidden], in autocast's type, and the state as `forward`."""
+        """What `logits` takes [rows, steps, hidden], in autocast's type, and the state as `forward`."""
         if self.fast and ids_BT.device.type == "cpu" and ids_BT.shape[1] > 1:
-            run, run_first = _fast()
+            run, run_first, _ = _fast()
         else:
             run, run_first = _run, _run_first
         first, *others = self.layers
@@ -74,6 +74,16 @@ class CharRNN(nn.Module):
             values_BTH, after_PBH = run(layer, self.dropout(values_BTH), state_PBH)
             states.append(after_PBH)
         return self.dropout(values_BTH), torch.stack(states).float()
+
+    def logits(self, values_BTH: Tensor) -> Tensor:
+        """Float32 [rows, steps, vocabulary], of what `read` gave. Adjacent in memory are the rows of a time step."""
+        values_TBH = values_BTH.transpose(0, 1)  # as layers leave them: in the other order they would be copied
+        if self.fast and values_BTH.device.type == "cpu":
+            _, _, multiply = _fast()
+            logits_TBV = multiply(values_TBH, self.output.weight, self.output.bias)
+        else:
+            logits_TBV = self.output(values_TBH)
+        return logits_TBV.transpose(0, 1).float()  # type: ignore[no-any-return]
 
 
 def _standard_normal(rows: int, width: int) -> Tensor:
@@ -91,13 +101,14 @@ def _layer(config: ModelConfig, width: int) -> nn.RNNBase:
     return nn.RNN(width, config.hidden_size, nonlinearity=nonlinearity, batch_first=True)
 
 
-def _fast() -> tuple[Any, Any]:
+def _fast() -> tuple[Any, Any, Any]:
     from models.recurrence import (
+        linear,
         run_first_layer,
         run_layer,
     )  # they bring a compiler along, which the network alone does not need
 
-    return run_layer, run_first_layer
+    return run_layer, run_first_layer, linear
 
 
 def _run_first(layer: nn.Module, ids_BT: Tensor, embedding_VX: Tensor, state_PBH: Tensor) -> tuple[Tensor, Tensor]:

@@ -105,7 +105,8 @@ def _window_loss(network: CharRNN, ids_BT: Tensor, state_LPBH: Tensor) -> tuple[
     """Summed loss of predicting every character but the first, and the state after them."""
     with _without_dropout(network):
         logits_BTV, state_LPBH = network(ids_BT[:, :-1], state_LPBH)
-    return F.cross_entropy(logits_BTV.flatten(0, 1), ids_BT[:, 1:].flatten(), reduction="sum").item(), state_LPBH
+    logits_NV, targets_N = logits_BTV.transpose(0, 1).flatten(0, 1), ids_BT[:, 1:].t().flatten()
+    return F.cross_entropy(logits_NV, targets_N, reduction="sum").item(), state_LPBH
 
 
 @torch.inference_mode()

@@ -109,13 +109,15 @@ class Learner:
             self._state_LPBH = self._state_LPBH * goes_on_B.to(self._device)[:, None]
 
     def _loss(self, inputs_BT: Tensor, targets_BT: Tensor) -> tuple[Tensor, Tensor]:
-        targets_N = targets_BT.to(self._device).flatten()
+        """Mean over all characters. Time goes before lanes, as in the network's memory."""
+        targets_N = targets_BT.to(self._device).t().flatten()
         with multiplying_in(self.precision, self._device.type):
             values_BTH, state_LPBH = self.network.read(inputs_BT.to(self._device), self._state_LPBH)
             if self._sampled is not None:
-                return self._sampled.loss(values_BTH.flatten(0, 1), targets_N), state_LPBH
-            logits_BTV = self.network.output(values_BTH).float()
-        return F.cross_entropy(logits_BTV.flatten(0, 1), targets_N), state_LPBH
+                values_NH = values_BTH.transpose(0, 1).flatten(0, 1)
+                return self._sampled.loss(values_NH, targets_N), state_LPBH
+            logits_BTV = self.network.logits(values_BTH)
+        return F.cross_entropy(logits_BTV.transpose(0, 1).flatten(0, 1), targets_N), state_LPBH
 
     def check_finite(self, step: int) -> None:
         """Raise Diverged when a weight is no finite number: the loss that tells of it is the next step's."""

@@ -22,6 +22,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.adamw import adamw
 
+from models.recurrence import linear
+
 
 class SampledSoftmax:
     """Loss and learning of one output layer. Draws from torch's global generator on the CPU."""
@@ -45,7 +47,7 @@ class SampledSoftmax:
         self.chosen = {name: nn.Parameter(rows.detach()[self._ids_C]) for name, rows in self._rows().items()}
         place_V = torch.empty_like(present_V, dtype=torch.int64)
         place_V[present] = torch.arange(len(present), device=present.device)
-        logits_NC = F.linear(values_NH, self.chosen["weight"], self.chosen["bias"]).float()
+        logits_NC = linear(values_NH, self.chosen["weight"], self.chosen["bias"]).float()
         if len(drawn) < len(others):
             logits_NC[:, len(present) :] += math.log(len(others) / len(drawn))
         return F.cross_entropy(logits_NC, place_V[targets_N])

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from models import arithmetic, cells, gates, products, recurrence, torch_calls, walks
 from models.config import CELLS, ModelConfig
-from models.recurrence import run_layer
+from models.recurrence import linear, run_layer
 from models.rnn import CharRNN
 
 
@@ -65,6 +66,22 @@ def test_a_layer_in_float32_stays_so_on_the_way_back_in_autocast(
             told.append(torch.autograd.grad(outputs.sum(), list(layer.parameters())))
     for right, ours in zip(*told, strict=True):
         assert torch.equal(right, ours)
+
+
+@pytest.mark.parametrize(("inputs", "width"), [(7, 40), (40, 7), (12, 12)], ids=["wider", "narrower", "square"])
+def test_an_output_layer_and_its_gradients_are_those_of_pytorch(inputs: int, width: int) -> None:
+    torch.manual_seed(0)
+    output = nn.Linear(inputs, width)
+    values = torch.randn(9, 3, inputs).transpose(0, 1).requires_grad_()  # as layers leave them
+    weights = torch.randn(3, 9, width)
+    told = []
+    for function in (linear, F.linear):
+        sums = function(values, output.weight, output.bias)
+        told.append([sums, *torch.autograd.grad((sums * weights).sum(), [values, *output.parameters()])])
+    for ours, reference in zip(*told, strict=True):
+        assert ours.shape == reference.shape
+        assert ours.is_contiguous() or ours.dim() == 3  # what an optimizer gets lies as the weight does
+        assert (ours - reference).abs().max() <= 2e-6 * max(1, reference.abs().max())
 
 
 @pytest.mark.parametrize("cell", CELLS)
