@@ -120,6 +120,10 @@ class JobDocument(Document):
     error: dict[str, Any] | None = Field(description="Why it failed: `code` and `detail`.")
     attempt: int
     worker: str | None
+    request_id: str | None = Field(
+        description="The `X-Request-ID` of the request that queued it, which the log lines of its training bear; null "
+        "for jobs of before Charsmith kept it."
+    )
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
@@ -223,6 +227,7 @@ def job_document(job: Job) -> JobDocument:
         error=job.error,
         attempt=job.attempt,
         worker=job.worker,
+        request_id=job.request_id,
         created_at=job.created_at,
         started_at=job.started_at,
         finished_at=job.finished_at,

@@ -34,6 +34,9 @@ and parameters are refused.
 
 Corpora, jobs and models are named by id or by name (the newest of that name). Errors are problem documents (RFC 9457).
 
+Every answer has an `X-Request-ID`, the request's own if it sends a plain one; the log bears it, in the lines of a
+training too.
+
 Below `/v1` are the same texts, jobs, models and streams once more, as OpenAI's client calls them, and with its errors.
 
 Once the installation has an API key (`charsmith keys create`), every call asks for one: `Authorization: Bearer KEY`, or

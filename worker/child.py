@@ -149,6 +149,7 @@ def main() -> None:
     connection = Connection(parent_socket().detach())
     logs.set_up_as_told("training")
     task = connection.recv()
+    logs.REQUEST_ID.set(task.request_id)
     pause_requested = threading.Event()
     threading.Thread(target=_listen, args=(connection, pause_requested), daemon=True).start()
     try:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 
+from app.logs import REQUEST_ID
 from app.store import claims
 from app.store.claims import Claim
 from app.store.database import Database
@@ -116,6 +117,7 @@ class Heartbeat(threading.Thread):
         self.join()
 
     def run(self) -> None:
+        REQUEST_ID.set(self._claim.job.request_id or "")
         while not self._done.is_set():
             try:
                 self.beat()

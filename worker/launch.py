@@ -50,6 +50,8 @@ class TrainingTask:
     resume_point: bytes | None
     from_checkpoint: bytes | None = None
     """The checkpoint file whose weights the network begins with; its characters are kept."""
+    request_id: str = ""
+    """Of the request that queued the job, for the log."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ def prepare(
         threads=threads,
         resume_point=claims.read_resume_point(database, claim),
         from_checkpoint=_read_checkpoint(database, claim.job.from_checkpoint),
+        request_id=claim.job.request_id or "",
     )
 
 

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from app.logs import REQUEST_ID
 from app.processes import StopRequest
 from app.settings import Settings
 from app.store import claims, workers
@@ -110,7 +111,8 @@ class Runner:
         workers.announce(self._database, *told, memory_bytes=self._memory_bytes)
 
     def run_job(self, claim: Claim) -> None:
-        """One attempt, from claim to a recorded end."""
+        """One attempt, from claim to a recorded end. What is logged meanwhile bears the id of the job's request."""
+        REQUEST_ID.set(claim.job.request_id or "")
         log.info("job %s: attempt %d begins", claim.job.id, claim.attempt)
         heartbeat = Heartbeat(
             self._database,
@@ -131,6 +133,7 @@ class Runner:
         finally:
             heartbeat.end()
             self._job_id = None
+            REQUEST_ID.set("")
 
     def _end_of(self, claim: Claim, heartbeat: Heartbeat) -> Callable[[Claim], None]:
         """What to do with the job, whatever happened. Raises LeaseLost."""

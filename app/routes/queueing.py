@@ -14,6 +14,7 @@ from fastapi import Header
 from pydantic import BaseModel
 
 from app.feasibility import places_of
+from app.logs import REQUEST_ID
 from app.orders import find_start, order_anew, order_continued
 from app.schemas import JobRequest
 from app.settings import Settings
@@ -60,7 +61,8 @@ def queue_job(
     Raises what `enqueue_planned` and `app.orders` raise.
     """
     whose, limit = caller.id if caller else None, settings.max_queued_jobs
-    queue = partial(jobs.enqueue_planned, idempotency=key, queue_limit=limit, key_id=whose)
+    asked = REQUEST_ID.get() or None
+    queue = partial(jobs.enqueue_planned, idempotency=key, queue_limit=limit, key_id=whose, request_id=asked)
     places = places_of(watch.workers_seen())
     if request.from_checkpoint is None:
         return queue(database, request.corpus, lambda corpus: amend(order_anew(request, places, corpus)))

@@ -51,6 +51,8 @@ class Job:
     """In the queue, from 1; None unless queued."""
     key_id: str | None
     """Of the API key that queued it; None: nobody was asked for one."""
+    request_id: str | None
+    """Of the request that queued it, as the logs have it."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "status", JobStatus(self.status))

@@ -67,6 +67,7 @@ def enqueue_planned(
     idempotency: tuple[str, str] | None = None,
     queue_limit: int = 1000,
     key_id: str | None = None,
+    request_id: str | None = None,
 ) -> tuple[Job, bool]:
     """The queued job, and whether it is new (False: the same idempotency key came with the same request before).
 
@@ -74,6 +75,7 @@ def enqueue_planned(
     and the request's SHA-256: one that is known is honoured whatever has become of the corpus since. Raises NotFound
     (corpus or checkpoint), InvalidName, QueueFull, Corrupted (the checkpoint), or Conflict for a key that came with
     another request. `key_id` is the API key whose job it is: its own limit holds too, and idempotency keys are its own.
+    `request_id` is what the logs call the request.
     """
     with database.write() as connection:
         first = _first_of_key(connection, idempotency, key_id)
@@ -83,7 +85,7 @@ def enqueue_planned(
         order = plan(corpus)
         check_name(order.name)
         check_room(connection, queue_limit, key_id)
-        job_id = _insert(database, connection, corpus, from_checkpoint, order, key_id)
+        job_id = _insert(database, connection, corpus, from_checkpoint, order, key_id=key_id, request_id=request_id)
         if idempotency is not None:
             key, request_sha256 = idempotency
             row = {
@@ -128,7 +130,7 @@ def _insert(
     corpus: Corpus,
     from_checkpoint: str | None,
     order: Order,
-    key_id: str | None,
+    **origin: str | None,
 ) -> str:
     job_id, now = new_id("job"), database.now()
     start: dict[str, Any] = {}
@@ -147,9 +149,8 @@ def _insert(
         "cancel_requested": False,
         "pause_requested": False,
         "created_at": now,
-        "key_id": key_id,
     }
-    connection.execute(insert(jobs).values(**fresh, **start, **asdict(order)))
+    connection.execute(insert(jobs).values(**fresh, **start, **origin, **asdict(order)))
     append_event(connection, now, job_id, "status", {"status": JobStatus.QUEUED.value, "attempt": 0})
     return job_id
 

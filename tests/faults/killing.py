@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -176,6 +176,15 @@ def say(text: str) -> None:
     print(f"{datetime.datetime.now():%H:%M:%S} {text}", flush=True)
 
 
+def _size(given: argparse.Namespace) -> Size:
+    """The size that is named, with what the siege is to have instead."""
+    size = SIZES[given.size]
+    asked = {"random_kills": given.random_kills, "rounds": given.rounds}
+    if given.minutes is not None:
+        asked["siege_seconds"] = 60 * given.minutes
+    return replace(size, **{name: value for name, value in asked.items() if value is not None})
+
+
 def _end_in_order(*_: object) -> NoReturn:
     sys.exit("asked to stop: what was started is ended")
 
@@ -185,11 +194,14 @@ def main() -> None:
     parser.add_argument("--size", choices=SIZES, default="middle")
     parser.add_argument("--seed", type=int, default=1, help="everything drawn follows from it")
     parser.add_argument("--only", choices=PARTS, action="append", help="one part; may be given several times")
+    parser.add_argument("--random-kills", type=int, help="of the siege, instead of the size's number")
+    parser.add_argument("--rounds", type=int, help="of the siege: how often each place kills a real program")
+    parser.add_argument("--minutes", type=float, help="of the siege: no cycle begins later, and it is told how many")
     parser.add_argument("--cycle", help="of the siege run this one alone, as a failure names it: worker:17")
     parser.add_argument("--write-docs", action="store_true", help="put the table into docs/reliability.md")
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, _end_in_order)
-    order = Order(SIZES[given.size], given.seed, given.cycle)
+    order = Order(_size(given), given.seed, given.cycle)
     rows: list[Row] = []
     failed: list[str] = []
     for part in given.only or ([part for part in PARTS if given.cycle is None or part == "siege"]):

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -54,6 +55,12 @@ def read_and_kill(installation: Installation, generation: int) -> None:
                 kill(generation)
 
 
+def lines_of(installation: Installation) -> list[dict[str, Any]]:
+    """Of all programs. That it has a FAULT a program says before it logs."""
+    said = [line for path in sorted(installation.folder.glob("*.log")) for line in path.read_text().splitlines()]
+    return [json.loads(line) for line in said if not line.startswith("FAULT=")]
+
+
 def test_a_whole_run_is_told_in_lines_of_json_that_hold_no_text_no_prompt_and_nothing_hostile(
     installation: Installation,
 ) -> None:
@@ -69,7 +76,7 @@ def test_a_whole_run_is_told_in_lines_of_json_that_hold_no_text_no_prompt_and_no
         program.wait(30)
 
     said = [path.read_text() for path in sorted(installation.folder.glob("*.log"))]
-    lines = [json.loads(line) for text in said for line in text.splitlines()]
+    lines = lines_of(installation)
     assert {"service", "worker"} <= {line["process"] for line in lines}
     assert all({"time", "level", "logger", "message"} <= line.keys() for line in lines)
     for text in said:
@@ -80,3 +87,25 @@ def test_a_whole_run_is_told_in_lines_of_json_that_hold_no_text_no_prompt_and_no
     assert {200, 404, 422} <= {line["status"] for line in accesses}
     assert not [line["message"] for line in lines if "without completing" in line["message"]]
     assert [line for line in lines if "a stream broke off" in line["message"]]
+
+
+def test_every_line_about_a_job_bears_the_id_of_the_request_that_queued_it(installation: Installation) -> None:
+    installation.environment["FAULT"] = "training.event:1:raise"
+    installation.start_api()
+    installation.start("worker")
+    installation.upload(TEXT)
+    mine = {"X-Request-ID": "mine-1"}
+    answer = installation.http.post("/jobs", json={"corpus": "bottles", "training": {"steps": 5}}, headers=mine)
+    job_id = answer.json()["id"]
+    failed = installation.wait_for_status(job_id, "failed")
+
+    assert failed["request_id"] == "mine-1"
+    lines = lines_of(installation)
+    about = [line for line in lines if f"job {job_id}" in line["message"]]
+    assert {"worker"} == {line["process"] for line in about}
+    trained = [line for line in lines if line["process"] == "training"]
+    assert [line for line in trained if "exception" in line]
+    assert {line.get("request_id") for line in [*about, *trained]} == {"mine-1"}
+    others = [line for line in lines if line["process"] == "worker" and line not in about]
+    assert {line.get("request_id") for line in others} <= {None, "mine-1"}
+    assert None in {line.get("request_id") for line in others}
