@@ -9,6 +9,7 @@ import argparse
 import datetime
 import os
 import random
+import shlex
 import signal
 import sys
 import tempfile
@@ -202,6 +203,8 @@ def main() -> None:
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, _end_in_order)
     order = Order(_size(given), given.seed, given.cycle)
+    asked = shlex.join(word for word in sys.argv[1:] if word != "--write-docs")
+    command = f"python -m tests.faults.killing {asked}".strip()
     rows: list[Row] = []
     failed: list[str] = []
     for part in given.only or ([part for part in PARTS if given.cycle is None or part == "siege"]):
@@ -209,7 +212,7 @@ def main() -> None:
         try:
             found = MEASURES[part](order)
         except Exception as fault:  # noqa: BLE001 - told, and the next part is run
-            again = f"python -m tests.faults.killing --size {given.size} --seed {given.seed} --only {part}"
+            again = command if given.only else f"{command} --only {part}"
             say(f"{type(fault).__name__}: {fault}\n\nFAILED: {part}, seed {given.seed}. Again: {again}")
             failed.append(part)
             continue
@@ -221,8 +224,7 @@ def main() -> None:
         sys.exit(f"FAILED: {', '.join(failed)}")
     say("every bar was met")
     if given.write_docs:
-        only = "".join(f" --only {part}" for part in given.only or ())
-        write_figures(PAGE, rows, f"python -m tests.faults.killing --size {given.size} --seed {given.seed}{only}")
+        write_figures(PAGE, rows, command)
 
 
 if __name__ == "__main__":
