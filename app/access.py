@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from app.errors import Problem
 from app.store.api_keys import ApiKey, Scope
 
-OPEN = ("healthz", "readyz")
-"""Answered without a key: orchestrators, load balancers and container engines ask these, and have none to show."""
+OPEN = ("healthz", "readyz", "show_page", "show_part_of_page")
+"""Answered without a key: orchestrators, load balancers and container engines ask the first two, and have none to show;
+the page, which is the same for everybody, is where a person is asked for one."""
 
 _READ = frozenset({Scope.READ})
 _GENERATE = frozenset({Scope.GENERATE})

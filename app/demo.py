@@ -151,7 +151,8 @@ def main(
         client.wait_until_ready(START_SECONDS, lambda: service.process.poll() is None)
         run(client, corpus, minutes)
         console.print(
-            f"[bold]Try it yourself:[/bold] {url}/docs (Swagger UI)  Ctrl-C stops the service.", soft_wrap=True
+            f"[bold]Try it yourself:[/bold] {url}/ (the page)  {url}/docs (Swagger UI)  Ctrl-C stops the service.",
+            soft_wrap=True,
         )
         if not stop:
             console.print("Ctrl-C stops the service.")

@@ -6,18 +6,14 @@ scheme or below a path, finds its parts the way that it came.
 
 from fastapi import FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.responses import HTMLResponse
 from starlette.staticfiles import StaticFiles
 
 PARAMETERS = {"tryItOutEnabled": True, "filter": True, "displayRequestDuration": True}
 
 
 def install(app: FastAPI) -> None:
-    """Serve the page and its parts, and lead from `/` to it."""
-
-    @app.get("/", include_in_schema=False)
-    async def root() -> RedirectResponse:
-        return RedirectResponse("docs")
+    """Serve the page and its parts."""
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:

@@ -19,7 +19,7 @@ from fastapi.routing import APIRoute, iter_route_contexts
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Scope
 
-from app import docs_page, errors, framework_errors
+from app import docs_page, errors, framework_errors, web_page
 from app.access import OPEN
 from app.answer_headers import GuardAnswers
 from app.authentication import AskForKey
@@ -84,6 +84,7 @@ def create_app(
     _surround(app, settings)
     _add_routes(app, settings)
     docs_page.install(app)
+    app.include_router(web_page.router, max_body_size=MIB)
     return app
 
 
@@ -97,7 +98,8 @@ def _surround(app: FastAPI, settings: Settings) -> None:
     def build_surrounded() -> ASGIApp:
         stack: ASGIApp = RefuseCrowds(build(), lambda scope: _full(app, scope))
         stack = RefuseCodedBodies(stack)
-        open_routes = [route for route in health.router.routes if isinstance(route, APIRoute) and route.name in OPEN]
+        named = [*health.router.routes, *web_page.router.routes]
+        open_routes = [route for route in named if isinstance(route, APIRoute) and route.name in OPEN]
         stack = AskForKey(stack, lambda: app.state.database, open_routes)
         if settings.cors_origins:
             stack = CORSMiddleware(

@@ -24,7 +24,7 @@ EACH_ONCE = {name: [value] for name, value in GUARDS.items()}
     ("method", "path", "status"),
     [
         ("GET", "/docs", 200),
-        ("GET", "/", 307),
+        ("GET", "/", 200),
         ("GET", "/corpora", 200),
         ("HEAD", "/healthz", 200),
         ("HEAD", "/generate", 405),

@@ -196,4 +196,3 @@ def test_the_documentation_needs_no_other_host(http: httpx.Client) -> None:
 
     assert page.status_code == 200
     assert "://" not in page.text, "nor its own name: a proxy in front of it may have another"
-    assert http.get("/", follow_redirects=True).url.path == "/docs"

@@ -3,27 +3,15 @@
 from pathlib import Path
 from typing import Any
 
-WAIT_MS = 30_000
+from tests.browser.watched import Watched
 
 
-class DocsPage:
+class DocsPage(Watched):
     """`/docs` of a service. An operation is named by its operation id."""
 
     def __init__(self, page: Any, url: str, screenshots: Path) -> None:
-        self._page = page
-        self._url = url
+        super().__init__(page, url)
         self._screenshots = screenshots
-        self.complaints: list[str] = []
-        self.answers: dict[str, int] = {}
-        """Status by address, of everything that was asked for."""
-        page.set_default_timeout(WAIT_MS)
-        page.on(
-            "console", lambda said: self.complaints.append(said.text) if said.type in ("error", "warning") else None
-        )
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.on("requestfailed", lambda request: self.complaints.append(f"{request.url}: {request.failure}"))
-        page.on("request", lambda request: self.answers.setdefault(request.url, 0))
-        page.on("response", lambda answer: self.answers.update({answer.url: answer.status}))
         page.goto(f"{url}/docs")
         page.locator(".opblock").first.wait_for()
 
@@ -31,14 +19,14 @@ class DocsPage:
         """The operation, unfolded; the others folded, for with many unfolded ones the page becomes slow."""
         block = self._block(name)
         if "is-open" not in block.get_attribute("class"):
-            for other in self._page.locator(".opblock.is-open .opblock-summary-control").all():
+            for other in self.page.locator(".opblock.is-open .opblock-summary-control").all():
                 other.click()
             block.locator(".opblock-summary-control").click()
             block.locator("button.execute").wait_for()
         return block
 
     def _block(self, name: str) -> Any:
-        return self._page.locator(f".opblock[id$='-{name}']")
+        return self.page.locator(f".opblock[id$='-{name}']")
 
     def choose_file(self, name: str, path: Path) -> None:
         self.open(name).locator("input[type=file]").set_input_files(path)
@@ -72,12 +60,7 @@ class DocsPage:
         image = self.shown(name).locator("img")
         return int(image.evaluate("async image => { await image.decode(); return image.naturalWidth }"))
 
-    def strangers(self) -> list[str]:
-        """Addresses outside of the service that the page asked for."""
-        own = (f"{self._url}/", f"blob:{self._url}/", "data:")
-        return [address for address in self.answers if not address.startswith(own)]
-
     def photograph(self, name: str) -> None:
         """What a person sees, as a file."""
         self.open(name).evaluate("block => block.scrollIntoView()")
-        self._page.screenshot(path=self._screenshots / f"{len(list(self._screenshots.glob('*.png')))}-{name}.png")
+        self.page.screenshot(path=self._screenshots / f"{len(list(self._screenshots.glob('*.png')))}-{name}.png")

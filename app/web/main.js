@@ -1,0 +1,39 @@
+// The parts of the page, of which the address behind the `#` says which one is shown.
+
+import { at } from "./dom.js";
+import * as runs from "./runs.js";
+import { complain, forgive, say } from "./say.js";
+import * as surprise from "./surprise.js";
+import * as texts from "./texts.js";
+import * as train from "./train.js";
+import * as write from "./write.js";
+
+const PARTS = { texts, train, runs, write, surprise };
+let shown = null;
+
+async function go() {
+  const [name, id] = location.hash.slice(1).split("/");
+  const part = PARTS[name] ? name : "texts";
+  forgive();
+  if (shown !== part) say("");
+  for (const other of Object.keys(PARTS)) {
+    at(other).hidden = other !== part;
+    if (other !== part && other === shown) PARTS[other].hide?.();
+  }
+  for (const link of document.querySelectorAll("nav a")) {
+    if (link.hash === `#${part}`) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  document.title = `${at(`${part}-title`).textContent} · Charsmith`;
+  if (shown !== null && shown !== part) at("content").focus({ preventScroll: true });
+  shown = part;
+  try {
+    await PARTS[part].show(id ? decodeURIComponent(id) : undefined);
+  } catch (error) {
+    if (error.name !== "AbortError") complain(error);
+  }
+}
+
+for (const part of Object.values(PARTS)) part.begin();
+addEventListener("hashchange", go);
+go();

@@ -1,0 +1,34 @@
+// Messages to the person: what is wrong stays until it is closed, what is done is told once.
+
+import { NoKey } from "./api.js";
+import { at } from "./dom.js";
+
+export function say(text) {
+  at("status").textContent = text;
+}
+
+export function complain(error) {
+  const unreachable = error instanceof TypeError && /fetch|network/i.test(error.message);
+  at("alert-text").textContent = unreachable ? "The service cannot be reached." : error.message;
+  at("alert").hidden = false;
+  if (!unreachable && !(error instanceof NoKey) && error.status === undefined) console.error(error);
+}
+
+export function forgive() {
+  at("alert").hidden = true;
+}
+
+at("alert-close").addEventListener("click", forgive);
+
+/** A listener whose errors are told; what was told before goes. */
+export function telling(work) {
+  return async (event) => {
+    event?.preventDefault?.();
+    forgive();
+    try {
+      await work(event);
+    } catch (error) {
+      if (error.name !== "AbortError") complain(error);
+    }
+  };
+}

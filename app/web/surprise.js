@@ -1,0 +1,101 @@
+// A text, coloured by how little the model expected each of its characters.
+
+import { showAlternatives } from "./alternatives.js";
+import { get, post } from "./api.js";
+import { Chooser } from "./characters.js";
+import { at, count, element, fill } from "./dom.js";
+import { say, telling } from "./say.js";
+
+const MOST = 100;
+const TOP = 8;
+/** Bits from which on a character has the next darker colour. */
+const EDGES = [1, 2, 4, 6, 8, 11];
+/** Different characters that are left out one by one, as the service names them. */
+const MOST_UNKNOWN = 200;
+
+let models = [];
+let told = null; // what the service said of the text that is shown
+let places = []; // where each of its characters begins
+
+export function begin() {
+  at("surprise-form").addEventListener("submit", telling(colour));
+  at("surprise-legend").replaceChildren(
+    "Surprise in bits: ",
+    ...["less than 1", ...EDGES.map((edge, n) => (n + 1 < EDGES.length ? `${edge} to ${EDGES[n + 1]}` : `${edge} and more`))].map((text, n) =>
+      element("span", { className: `s${n}` }, text),
+    ),
+  );
+  new Chooser(at("surprised"), explain);
+}
+
+export async function show() {
+  models = (await get(`models?limit=${MOST}`)).data;
+  fill(at("surprise-model"), models.map((one) => [one.id, one.name]));
+  if (!models.length) say("There is no model yet: train one first.");
+}
+
+async function colour() {
+  const model = models.find((one) => one.id === at("surprise-model").value);
+  if (!model) throw new Error("There is no model to ask yet: train one first.");
+  if (!at("surprise-text").value) throw new Error("There is no text to colour: paste one.");
+  say("Asking …");
+  let text = normalized(at("surprise-text").value, model.config.normalization);
+  [told, text] = await score(model.id, text, at("surprise-unknown").checked);
+  const characters = [...text];
+  if (characters.length !== told.characters) throw new Error("The service has read another text than this one.");
+  const holder = at("surprised");
+  holder.replaceChildren();
+  places = [];
+  let place = 0;
+  let run = "";
+  let shade = null;
+  const flush = () => {
+    if (run) holder.append(element("span", { className: `s${shade}` }, run));
+    run = "";
+  };
+  characters.forEach((character, n) => {
+    places.push(place);
+    place += character.length;
+    const bits = -told.log_probabilities[n] / Math.LN2;
+    const mine = EDGES.filter((edge) => bits >= edge).length;
+    if (mine !== shade) flush();
+    shade = mine;
+    run += character;
+  });
+  flush();
+  at("surprise-legend").hidden = false;
+  at("surprise-told").textContent = `${count(told.characters)} characters, ${told.bits_per_character.toFixed(3)} bits each, perplexity ${told.perplexity.toFixed(2)}`;
+  say("Coloured.");
+}
+
+/** The answer, and the text that it is about: of characters that the model does not know the service names the first. */
+async function score(model, text, leaveOut) {
+  for (let left = MOST_UNKNOWN; ; left -= 1) {
+    try {
+      return [await post("score", { model, text, top: TOP }), text];
+    } catch (error) {
+      if (!leaveOut || !left || !error.character) throw error;
+      text = text.replaceAll(error.character, "");
+      if (!text) throw new Error("The model knows none of these characters.");
+    }
+  }
+}
+
+/** As the model's normalization reads a text (models/vocabulary.py), so that each score finds its character. */
+function normalized(text, normalization) {
+  if (normalization === "nfc") return text.normalize("NFC");
+  if (normalization !== "letters") return text;
+  const bare = [...text.normalize("NFKD").toLowerCase()].filter((one) => !/^\p{M}$/u.test(one));
+  return bare.map((one) => (/^[a-z]$/.test(one) ? one : " ")).join("").replace(/ {2,}/g, " ");
+}
+
+function explain(index) {
+  const n = places.indexOf(index);
+  if (n < 0 || !told) return;
+  const text = at("surprised").textContent;
+  showAlternatives(at("surprised-else"), {
+    character: String.fromCodePoint(text.codePointAt(index)),
+    logProbability: told.log_probabilities[n],
+    top: told.top[n],
+  });
+}

@@ -1,0 +1,183 @@
+// The playground: settings, a stream into the page, what each character might have been.
+
+import { showAlternatives } from "./alternatives.js";
+import { call, eventsOf, get, post } from "./api.js";
+import { Chooser } from "./characters.js";
+import { at, count, element, fill, loss } from "./dom.js";
+import { complain, say, telling } from "./say.js";
+
+const MOST = 100;
+/** Characters before the chosen one that are read again for its alternatives. */
+const MOST_SCORED = 50_000;
+const TOP = 10;
+const SLIDERS = [
+  ["temperature", 0, 2, 0.05, 0.8, "below 1 more careful, above 1 more daring, 0 always the likeliest"],
+  ["top_k", 0, 100, 1, 0, "from so many likeliest only; 0: from all"],
+  ["top_p", 0.05, 1, 0.01, 1, "from the likeliest that together hold this share"],
+  ["min_p", 0, 0.5, 0.01, 0, "none below this share of the likeliest one's"],
+  ["repetition_penalty", 0.5, 2, 0.05, 1, "above 1: what was there already is less likely"],
+  ["presence_penalty", -2, 2, 0.1, 0, "less likely once it was written"],
+  ["frequency_penalty", -2, 2, 0.1, 0, "less likely each time it was written"],
+];
+
+let models = [];
+let writing = null; // an AbortController while a text comes
+let last = null; // of the text that is shown: { model, prompt, unknown, state }
+let chooser = null;
+let asked = 0;
+
+export function begin() {
+  at("write-sliders").replaceChildren(...SLIDERS.map(slider));
+  at("write-form").addEventListener("submit", telling(writeAnew));
+  at("write-stop-button").addEventListener("click", () => writing?.abort());
+  at("write-on").addEventListener("click", telling(writeOn));
+  at("write-copy").addEventListener("click", telling(copy));
+  at("write-model").addEventListener("change", telling(listCheckpoints));
+  chooser = new Chooser(at("written"), (index) => explain(index).catch(complain));
+}
+
+function slider([name, min, max, step, value, hint]) {
+  const id = `write-${name}`;
+  const output = element("output", { "aria-live": "off" }, String(value)); // a slider tells its value itself
+  const input = element("input", { id, type: "range", min, max, step, "aria-describedby": `${id}-hint` });
+  input.value = String(value);
+  input.addEventListener("input", () => {
+    output.textContent = input.value;
+  });
+  const label = element("label", { htmlFor: id }, name.replaceAll("_", " "), output);
+  return element("p", {}, label, input, element("small", { id: `${id}-hint` }, hint));
+}
+
+/** Show the form, for the model of an id if one is given. */
+export async function show(modelId) {
+  models = (await get(`models?limit=${MOST}`)).data;
+  fill(at("write-model"), models.map((one) => [one.id, one.best?.val_loss ? `${one.name} (${loss(one.best.val_loss)})` : one.name]));
+  if (modelId) at("write-model").value = modelId;
+  await listCheckpoints();
+  if (!models.length) say("There is no model yet: train one first. It can write from its first checkpoint on.");
+}
+
+async function listCheckpoints() {
+  const id = at("write-model").value;
+  const rows = id ? (await get(`models/${id}/checkpoints`)).data : [];
+  fill(at("write-checkpoint"), [
+    ["", "best"],
+    ["latest", "latest"],
+    ...rows.filter((one) => !one.corrupted).map((one) => [String(one.step), `step ${count(one.step)}${one.val_loss ? ` (${loss(one.val_loss)})` : ""}`]),
+  ]);
+}
+
+/** What the sliders and fields say; the seed as text, since it may have more digits than a number of JavaScript. */
+function settings() {
+  const told = Object.fromEntries(SLIDERS.map(([name]) => [name, Number(at(`write-${name}`).value)]));
+  told.max_characters = Number(at("write-max").value);
+  if (!Number.isInteger(told.max_characters)) throw new Error("Characters must be a whole number.");
+  const stops = at("write-stop").value.split("\n").filter((line) => line !== "");
+  told.stop = stops.map((line) => line.replaceAll("\\n", "\n").replaceAll("\\t", "\t"));
+  told.unknown = at("write-unknown").checked ? "skip" : "refuse";
+  return told;
+}
+
+function seed() {
+  const text = at("write-seed").value.trim();
+  if (text && !/^[0-9]{1,19}$/.test(text)) throw new Error("The seed must be a whole number from 0 on, in digits.");
+  return text;
+}
+
+function chosenModel() {
+  const id = at("write-model").value;
+  if (!id) throw new Error("There is no model to write with yet: train one first.");
+  const checkpoint = at("write-checkpoint").value;
+  return checkpoint ? `${id}@${checkpoint}` : id;
+}
+
+async function writeAnew() {
+  const prompt = at("write-prompt").value;
+  await write({ model: chosenModel(), prompt }, prompt, seed());
+}
+
+/** On from the end: by its state, or, where the text was stopped, by reading it again. */
+async function writeOn() {
+  if (last.state) await write({ model: last.model, continue_from: last.state }, null, "");
+  else await write({ model: last.model, prompt: at("written").textContent }, null, "");
+}
+
+/** On from a place of the text, with another character there. */
+async function writeOtherwise(index, character) {
+  const prompt = at("written").textContent.slice(0, index) + character;
+  await write({ model: last.model, prompt }, prompt, "");
+}
+
+/** Stream a text into the page. `given` is the prompt that a new text begins with, null to go on with the old one. */
+async function write(source, given, seedText) {
+  const body = JSON.stringify({ ...source, ...settings(), ...(seedText ? { seed: "\u0000" } : {}) });
+  writing?.abort();
+  const mine = (writing = new AbortController());
+  busy(true);
+  chooser.clear();
+  say("Writing …");
+  try {
+    const answer = await call("POST", "generate", {
+      json: seedText ? body.replace('"\\u0000"', seedText) : body,
+      headers: { Accept: "text/event-stream" },
+      signal: mine.signal,
+    });
+    const holder = at("written");
+    holder.scrollIntoView({ block: "nearest" });
+    if (given !== null) holder.replaceChildren(element("span", { className: "given" }, given));
+    const model = `${answer.headers.get("X-Model")}@${answer.headers.get("X-Checkpoint-Step")}`;
+    last = { model, state: null };
+    const seedTold = answer.headers.get("X-Seed");
+    at("write-told").textContent = `seed ${seedTold}, checkpoint ${count(Number(answer.headers.get("X-Checkpoint-Step")))}`;
+    const node = holder.appendChild(document.createTextNode(""));
+    let ended = false;
+    for await (const { event, data } of eventsOf(answer)) {
+      if (event === "error") throw new Error(data.detail);
+      if (event === "done") {
+        ended = true;
+        last.state = data.state;
+        say({ length: "The text has as many characters as asked for.", stop: "The text came to a stop text." }[data.finish_reason] ?? `The text ended: ${data.finish_reason}.`);
+      } else node.appendData(data.text);
+    }
+    if (!ended) throw new Error("The text broke off: the service ended the connection.");
+  } catch (error) {
+    if (error.name === "AbortError") say("Stopped.");
+    else {
+      say("");
+      throw error;
+    }
+  } finally {
+    if (writing === mine) {
+      writing = null;
+      busy(false);
+    }
+  }
+}
+
+function busy(is) {
+  at("write-stop-button").disabled = !is;
+  at("write-on").disabled = is || !last;
+  at("write-copy").disabled = !last;
+}
+
+async function copy() {
+  await navigator.clipboard.writeText(at("written").textContent);
+  say("Copied.");
+}
+
+/** What else the character at a place might have been, as the model saw it: before temperature and filters. */
+async function explain(index) {
+  if (!last) return;
+  const mine = (asked += 1);
+  const text = at("written").textContent;
+  const end = index + String.fromCodePoint(text.codePointAt(index)).length;
+  const scored = text.slice(Math.max(0, end - MOST_SCORED), end);
+  const told = await post("score", { model: last.model, text: scored, top: TOP, unknown: "skip" });
+  if (mine !== asked) return;
+  showAlternatives(at("written-else"), {
+    character: text.slice(index, end),
+    logProbability: told.log_probabilities.at(-1),
+    top: told.top.at(-1),
+    take: writing ? null : (character) => writeOtherwise(index, character).catch(complain),
+  });
+}
