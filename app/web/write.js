@@ -110,7 +110,8 @@ async function writeOtherwise(index, character) {
 
 /** Stream a text into the page. `given` is the prompt that a new text begins with, null to go on with the old one. */
 async function write(source, given, seedText) {
-  const body = JSON.stringify({ ...source, ...settings(), ...(seedText ? { seed: "\u0000" } : {}) });
+  // The seed's place comes first: no prompt can be taken for it.
+  const body = JSON.stringify({ ...(seedText ? { seed: "\u0000" } : {}), ...source, ...settings() });
   writing?.abort();
   const mine = (writing = new AbortController());
   busy(true);
