@@ -22,7 +22,7 @@ const SLIDERS = [
 
 let models = [];
 let writing = null; // an AbortController while a text comes
-let last = null; // of the text that is shown: { model, prompt, unknown, state }
+let last = null; // of the text that is shown: { model, state, heldBack }
 let chooser = null;
 let asked = 0;
 
@@ -98,8 +98,10 @@ async function writeAnew() {
 
 /** On from the end: by its state, or, where the text was stopped, by reading it again. */
 async function writeOn() {
-  if (last.state) await write({ model: last.model, continue_from: last.state }, null, "");
-  else await write({ model: last.model, prompt: at("written").textContent }, null, "");
+  if (last.state) {
+    last.heldBack?.remove(); // the text that goes on begins with it
+    await write({ model: last.model, continue_from: last.state }, null, "");
+  }  else await write({ model: last.model, prompt: at("written").textContent }, null, "");
 }
 
 /** On from a place of the text, with another character there. */
@@ -137,6 +139,8 @@ async function write(source, given, seedText) {
       if (event === "done") {
         ended = true;
         last.state = data.state;
+        // The last characters may be the beginning of a stop text; as long as nobody goes on they are part of the text.
+        last.heldBack = data.held_back ? holder.appendChild(document.createTextNode(data.held_back)) : null;
         say({ length: "The text has as many characters as asked for.", stop: "The text came to a stop text." }[data.finish_reason] ?? `The text ended: ${data.finish_reason}.`);
       } else node.appendData(data.text);
     }
