@@ -4,7 +4,6 @@ Knows no route but by the OpenAPI document. Invariant: each message says what wo
 sent it repeats names only.
 """
 
-import errno
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
@@ -19,10 +18,9 @@ from app.known_fields import KnownFields
 from app.openai.absent import why_absent
 from app.statuses import STATUSES
 from app.store.errors import DiskFull
+from app.store.room import NO_ROOM
 from app.unreadable import SEND_A_FORM, is_form, json_reason, reason
 from app.wording import words
-
-FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def install(app: FastAPI) -> None:
@@ -50,7 +48,7 @@ def fault_behind(error: HTTPException) -> Problem | None:
     Whatever is raised while it reads a body, the framework tells as a 400, with the reason as its cause.
     """
     cause = error.__cause__
-    if isinstance(cause, OSError) and cause.errno in FULL:  # a form's file is spooled to the disk
+    if isinstance(cause, OSError) and cause.errno in NO_ROOM:  # a form's file is spooled to the disk
         return problem_of(DiskFull())
     return cause if isinstance(cause, Problem) else None
 

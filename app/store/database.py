@@ -21,6 +21,7 @@ from sqlalchemy.exc import DatabaseError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from app.fault_points import fault_point
+from app.store import room
 from app.store.errors import DatabaseBusy, DatabaseFailed, DiskFull, StoreError
 
 BUSY_SECONDS = 15
@@ -50,6 +51,7 @@ class Database:
         self._clock = clock
         self._counting: list[Any] = []
         self.dialect = engine.dialect.name
+        self._file = Path(engine.url.database or "") if self.dialect == "sqlite" else None
 
     def now(self) -> datetime:
         """The time to write down, in UTC. It ends the grace of unnamed blobs and the life of API keys; nothing else is
@@ -154,20 +156,23 @@ class Database:
 
     @contextmanager
     def _named_errors(self) -> Iterator[None]:
-        with named_errors(self._engine.dialect.loaded_dbapi):
+        with named_errors(self._engine.dialect.loaded_dbapi, self._file):
             yield
 
 
 @contextmanager
-def named_errors(driver: Any) -> Iterator[None]:
-    """Whatever the database does to us is a StoreError; what we do wrong (SQL, constraints) stays what it is."""
+def named_errors(driver: Any, file: Path | None = None) -> Iterator[None]:
+    """Whatever the database does to us is a StoreError; what we do wrong (SQL, constraints) stays what it is.
+
+    `file` is SQLite's, where what could not be written may be for want of room.
+    """
     try:
         yield
     except (DBAPIError, PoolTimeout, driver.Error) as error:  # the driver's own: cursors used directly
         cause = error.orig if isinstance(error, DBAPIError) else error
         if isinstance(cause, (driver.IntegrityError, driver.ProgrammingError)):
             raise
-        raise _named(str(cause)) from error
+        raise _named(str(cause), file) from error
 
 
 class Commits:
@@ -238,11 +243,13 @@ def damage_told(driver: Any) -> Iterator[None]:
         raise driver.DatabaseError(DAMAGED) from error
 
 
-def _named(message: str) -> StoreError:
+def _named(message: str, file: Path | None) -> StoreError:
     """What went wrong, by the name that tells a caller what to do about it."""
     if "database is locked" in message:
         return DatabaseBusy(BUSY_SECONDS)
-    return DiskFull() if "disk is full" in message else DatabaseFailed(message)
+    if "disk is full" in message or ("disk I/O error" in message and file is not None and room.is_lacking(file)):
+        return DiskFull()
+    return DatabaseFailed(message)
 
 
 def _json(value: object) -> str:

@@ -1,5 +1,6 @@
 /* Preloaded into a process: writes or syncs of the database's files fail with EIO while a file `write` or `sync` lies
- * in the folder FAILING_DISK. Everything else goes to the system as it is. */
+ * in the folder FAILING_DISK; while a file `quota` lies there, writes of every file beside the database fail with
+ * EDQUOT. Everything else goes to the system as it is. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -9,7 +10,7 @@
 #include <sys/types.h>
 #include <unistd.h>
 
-static int fails(const char *what, int file) {
+static int fails(const char *what, const char *whose, int file) {
     char link[64], path[4096], flag[4096];
     const char *folder = getenv("FAILING_DISK");
     if (folder == NULL) return 0;
@@ -19,15 +20,19 @@ static int fails(const char *what, int file) {
     ssize_t length = readlink(link, path, sizeof path - 1);
     if (length < 0) return 0;
     path[length] = 0;
-    return strstr(path, "charsmith.db") != NULL;
+    return strstr(path, whose) != NULL;
 }
 
 #define PASS_ON(type, name, what, parameters, arguments)                \
     type name parameters {                                              \
         static type(*next) parameters;                                  \
         if (next == NULL) next = (type(*) parameters)dlsym(RTLD_NEXT, #name); \
-        if (fails(what, file)) {                                        \
+        if (fails(what, "charsmith.db", file)) {                        \
             errno = EIO;                                                \
+            return -1;                                                  \
+        }                                                               \
+        if (what[0] == 'w' && fails("quota", "/data/", file)) {         \
+            errno = EDQUOT;                                             \
             return -1;                                                  \
         }                                                               \
         return next arguments;                                          \

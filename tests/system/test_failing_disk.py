@@ -40,6 +40,22 @@ def installation(tmp_path: Path, library: Path) -> Iterator[Installation]:
     made.close()
 
 
+def test_a_quota_that_is_used_up_is_told_as_a_disk_without_room(installation: Installation) -> None:
+    installation.start_api()
+    installation.upload()
+    flag = installation.folder / "failing" / "quota"
+    flag.touch()
+    try:
+        refused = installation.http.post("/corpora", files={"file": ("a.txt", TEXT.upper().encode())})
+        assert (refused.status_code, refused.json()["code"]) == (507, "disk_full"), refused.text
+        refused = installation.http.post("/jobs", json={"corpus": "bottles", "training": {"steps": 1}})
+        assert (refused.status_code, refused.json()["code"]) == (507, "disk_full"), refused.text
+    finally:
+        flag.unlink()
+    installation.upload(TEXT.upper(), "upper")
+    assert is_intact(installation.folder / "data" / "charsmith.db") == "ok"
+
+
 @pytest.mark.parametrize("what", ["write", "sync"])
 def test_what_a_failing_disk_did_not_store_is_not_acknowledged_and_nothing_else_is_lost(
     installation: Installation, what: str

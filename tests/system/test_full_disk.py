@@ -3,6 +3,7 @@
 On a real file system of 24 MB in memory, which takes root to mount.
 """
 
+import resource
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -122,6 +123,22 @@ def test_a_job_that_finds_no_room_for_its_text_waits_and_is_not_failed(installat
     filler.free()
     installation.wait_for_status(job["id"], "succeeded", seconds=90)
     assert worker.poll() is None
+
+
+def test_a_limit_of_file_sizes_is_told_as_a_disk_without_room(tmp_path: Path) -> None:
+    made = Installation(tmp_path)
+    try:
+        service = made.start_api()
+        made.upload()
+        log = tmp_path / "data" / "charsmith.db-wal"
+        resource.prlimit(service.pid, resource.RLIMIT_FSIZE, (log.stat().st_size + 50_000,) * 2)
+        refused = made.http.post("/corpora", files={"file": ("a", TEXT.encode() * 20)})
+        assert (refused.status_code, refused.json()["code"]) == (507, "disk_full"), refused.text
+        assert [corpus["name"] for corpus in made.http.get("/corpora").json()["data"]] == ["bottles"]
+        assert made.http.get("/corpora/bottles/text").text == TEXT
+    finally:
+        made.close()
+    assert is_intact(tmp_path / "data" / "charsmith.db") == "ok"
 
 
 def test_a_text_is_kept_whole_or_not_at_all_when_the_disk_fills_up_under_it(installation: Installation) -> None:
