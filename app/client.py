@@ -137,9 +137,9 @@ class Client:
         return answer
 
     @contextmanager
-    def download(self, path: str) -> Iterator[httpx.Response]:
+    def download(self, path: str, **options: Any) -> Iterator[httpx.Response]:
         """An answer whose body is not read yet. Raises ClientError, also for a body that breaks off."""
-        with self._errors(), self._http.stream("GET", path) as response:
+        with self._errors(), self._http.stream("GET", path, **options) as response:
             self._check(response)
             yield response
 

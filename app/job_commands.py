@@ -1,6 +1,7 @@
 """`charsmith jobs`: look at trainings, watch, stop and remove them, as a client of a running service."""
 
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -9,9 +10,10 @@ from rich.console import Console
 from app.calling import Url, address, calling, complete_job, refuse_before_subcommand
 from app.client import Client
 from app.progress_view import view_for
+from app.saving import save
 from app.terminal import INTERRUPTED, AsJson, Columns, fail, harmless, print_documents, print_json, print_table
 
-jobs = typer.Typer(help="List the jobs, newest first; show, watch, stop and delete them.")
+jobs = typer.Typer(help="List the jobs, newest first; show, watch, draw, stop and delete them.")
 
 JobId = Annotated[str, typer.Argument(help="Id of a job.", metavar="ID", autocompletion=complete_job)]
 Status = Annotated[
@@ -35,7 +37,7 @@ def best_loss(document: dict[str, Any]) -> str:
 
 @jobs.callback(invoke_without_command=True)
 def jobs_(context: typer.Context, status: Status = None, url: Url = None, as_json: AsJson = False) -> None:
-    """List the jobs, newest first; show, watch, stop and delete them."""
+    """List the jobs, newest first; show, watch, draw, stop and delete them."""
     refuse_before_subcommand(context, status=status, url=url, as_json=as_json)
     if context.invoked_subcommand is None:
         list_(status, url, as_json)
@@ -62,6 +64,42 @@ def watch(job: JobId, url: Url = None, as_json: AsJson = False) -> None:
     """Show a job's progress and samples until it ends. Ctrl-C leaves the job running."""
     with calling(url) as client:
         end_as(follow(client, job), as_json)
+
+
+@jobs.command()
+def metrics(job: JobId, url: Url = None, as_json: AsJson = False) -> None:
+    """Print a job's whole history in numbers, as CSV or JSON."""
+    path = address("jobs", job, "metrics")
+    with calling(url) as client:
+        if as_json:
+            print_documents(client.call("GET", path)["data"])
+        else:
+            with client.download(path, params={"format": "csv"}) as response:
+                sys.stdout.write(response.read().decode())
+
+
+@jobs.command()
+def loss(
+    job: JobId,
+    file: Annotated[
+        Path | None, typer.Argument(help="File or folder; .svg for a drawing. Default: NAME-loss.png.")
+    ] = None,
+    compare: Annotated[
+        list[str] | None,
+        typer.Option(help="Id of a job to lay over it; once for each.", metavar="ID", autocompletion=complete_job),
+    ] = None,
+    theme: Annotated[str | None, typer.Option(help="What the picture is looked at on: light or dark.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace FILE if it exists.")] = False,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Save a job's loss curve as a picture, those of other jobs over it if wanted."""
+    picture = "loss.svg" if file is not None and file.suffix.lower() == ".svg" else "loss.png"
+    query = {"compare": compare or [], **({"theme": theme} if theme else {})}
+    with calling(url) as client, client.download(address("jobs", job, picture), params=query) as response:
+        saved = save(response, file, force=force)
+    document = {"file": str(saved), "bytes": saved.stat().st_size}
+    print_json(document) if as_json else sys.stdout.write(f"{saved}: {document['bytes']:,} bytes\n")
 
 
 @jobs.command()

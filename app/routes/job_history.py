@@ -10,15 +10,16 @@ import csv
 import io
 from collections.abc import AsyncIterator
 from dataclasses import asdict, fields
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Header, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 
 from app.documents import MetricsDocument
-from app.loss_curve import ImageFormat, draw
+from app.errors import invalid
+from app.loss_curve import MOST_JOBS, Curve, ImageFormat, Theme, draw
 from app.negotiation import negotiated
 from app.openapi import body, problems
 from app.routes.dependencies import JobKey, StoredIn
@@ -37,6 +38,8 @@ router = APIRouter(tags=["jobs"], route_class=GuardedRoute)
 POLL_SECONDS = 0.5
 """How late an event may be; a look costs about a millisecond of one thread."""
 BATCH = 100
+FORMATS = {"json": "application/json", "csv": "text/csv"}
+"""What numbers can be had as."""
 
 
 def known_job(database: StoredIn, id: JobKey) -> Job:
@@ -53,9 +56,16 @@ KnownJob = Annotated[Job, Depends(known_job)]
     response_model=MetricsDocument,
     responses=problems(404, 406, 422, ok={200: body("text/csv")}),
 )
-def get_metrics(request: Request, database: StoredIn, job: KnownJob) -> Response:
-    """The whole history, as JSON, or as CSV if `Accept` asks for `text/csv`."""
-    kind = negotiated(request, ("application/json", "text/csv"))
+def get_metrics(
+    request: Request,
+    database: StoredIn,
+    job: KnownJob,
+    format: Annotated[
+        Literal["json", "csv"] | None, Query(description="For who cannot choose a header; without it, by `Accept`.")
+    ] = None,
+) -> Response:
+    """The whole history, as JSON or CSV: by `format`, or else by whether `Accept` asks for `text/csv`."""
+    kind = FORMATS[format] if format else negotiated(request, tuple(FORMATS.values()))
     rows = read_metrics(database, job.id)
     headers = {"Vary": "Accept"}
     if kind == "text/csv":
@@ -130,15 +140,47 @@ async def _pause(stopping: asyncio.Event) -> None:
         return
 
 
+def _compared(
+    database: StoredIn,
+    job: KnownJob,
+    compare: Annotated[
+        list[str] | None,
+        Query(
+            description=f"Further jobs to lay over this one, by id or name, at most {MOST_JOBS - 1}: each as a "
+            "parameter of its own. One that is named again is drawn once."
+        ),
+    ] = None,
+) -> list[Job]:
+    """The jobs of a picture, the path's own first. Raises NotFound for the first that is unknown."""
+    found = {job.id: job}
+    for key in dict.fromkeys(compare or ()):
+        other = jobs.get_job(database, key)
+        found[other.id] = other
+        # At once: a job has two keys at most, so no request makes us look for many.
+        if len(found) > MOST_JOBS:
+            raise invalid("compare", f"must name at most {MOST_JOBS - 1} further jobs")
+    return list(found.values())
+
+
+Compared = Annotated[list[Job], Depends(_compared)]
+
+
 @router.get(
     "/jobs/{id}/loss.png",
     summary="See the loss curve",
     response_class=Response,
     responses=problems(404, 422, ok={200: body("image/png", binary=True)}),
 )
-def get_loss_png(database: StoredIn, job: KnownJob) -> Response:
-    """Training and validation loss over steps, as a picture; of a running job, as far as it is."""
-    return _picture(database, job, "png", "image/png")
+def get_loss_png(
+    database: StoredIn,
+    compared: Compared,
+    theme: Annotated[Theme, Query(description="What the picture is looked at on.")] = Theme.LIGHT,
+) -> Response:
+    """Training and validation loss over steps, as a picture; of a running job, as far as it is.
+
+    `compare` lays further jobs over it.
+    """
+    return _picture(database, compared, theme, "png", "image/png")
 
 
 @router.get(
@@ -147,15 +189,35 @@ def get_loss_png(database: StoredIn, job: KnownJob) -> Response:
     response_class=Response,
     responses=problems(404, 422, ok={200: body("image/svg+xml")}),
 )
-def get_loss_svg(database: StoredIn, job: KnownJob) -> Response:
-    """Training and validation loss over steps, as a drawing. Swagger UI shows its source; a browser draws it."""
-    return _picture(database, job, "svg", "image/svg+xml")
+def get_loss_svg(
+    database: StoredIn,
+    compared: Compared,
+    theme: Annotated[
+        Theme | None,
+        Query(description="What the drawing is looked at on. Without it the drawing is what its reader prefers."),
+    ] = None,
+) -> Response:
+    """Training and validation loss over steps, as a drawing. Swagger UI shows its source; a browser draws it.
+
+    `compare` lays further jobs over it.
+    """
+    return _picture(database, compared, theme, "svg", "image/svg+xml")
 
 
-def _picture(database: Database, job: Job, image_format: ImageFormat, media_type: str) -> Response:
+def _picture(
+    database: Database, compared: list[Job], theme: Theme | None, image_format: ImageFormat, media_type: str
+) -> Response:
+    picture = draw([_curve(database, job) for job in compared], theme=theme, image_format=image_format)
+    headers = {
+        # The next look at a running job must see the new curve.
+        "Cache-Control": "no-cache",
+        "Content-Disposition": f'inline; filename="{compared[0].name}-loss.{image_format}"',
+    }
+    return Response(picture, media_type=media_type, headers=headers)
+
+
+def _curve(database: Database, job: Job) -> Curve:
     best = None
     if job.best_step is not None and job.best_val_loss is not None:
         best = (job.best_step, job.best_val_loss)
-    picture = draw(read_metrics(database, job.id), title=job.name, best=best, image_format=image_format)
-    # The next look at a running job must see the new curve.
-    return Response(picture, media_type=media_type, headers={"Cache-Control": "no-cache"})
+    return Curve(job.id, job.name, read_metrics(database, job.id), best)

@@ -99,6 +99,28 @@ def test_a_refused_setting_is_named_and_wrong_usage_is_told_apart(service: Gener
     assert "`charsmith serve` starts a service" in away.stderr
 
 
+def test_a_jobs_numbers_are_printed_and_its_curve_is_saved(
+    service: GeneratingService, text: Path, tmp_path: Path
+) -> None:
+    job, other = (
+        json.loads(answered(service, "train", text, "--name", name, "--steps", "10", "--detach", "--json"))["id"]
+        for name in ("first", "second")
+    )
+    assert answered(service, "jobs", "metrics", job).startswith("step,epoch,train_loss,")
+    assert answered(service, "jobs", "metrics", job, "--json") == ""
+
+    saved = json.loads(answered(service, "jobs", "loss", job, tmp_path, "--theme", "dark", "--json"))
+    assert saved["file"] == str(tmp_path / "first-loss.png")
+    assert (tmp_path / "first-loss.png").read_bytes().startswith(b"\x89PNG")
+    both = tmp_path / "both.svg"
+    answered(service, "jobs", "loss", job, both, "--compare", other)
+    assert all(f"<!-- {name} -->" in both.read_text() for name in ("first", "second"))
+    assert charsmith(service, "jobs", "loss", job, both).returncode == 1, "it is there"
+    assert "'nobody'" in charsmith(service, "jobs", "loss", job, "--compare", "nobody").stderr
+    for each in (job, other):
+        answered(service, "jobs", "cancel", each)
+
+
 def test_a_corpus_is_added_shown_given_back_and_deleted(service: GeneratingService, tmp_path: Path) -> None:
     wild = b"a\x1b]0;owned\x07b\xc2\x9b31m\n" * 20
     (tmp_path / "wild.txt").write_bytes(wild)

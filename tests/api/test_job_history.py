@@ -4,19 +4,25 @@ import csv
 import io
 import json
 import math
+import re
 import struct
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
+from xml.etree import ElementTree
 
 import httpx
 import pytest
+from PIL import Image
 
+from app.loss_curve import COLORS, Theme
 from app.store import claims, jobs, recording
 from app.store.api_keys import Scope, create_key, revoke_key
 from app.store.claims import Claim
+from app.store.job_rows import Job
 from app.store.job_state import JobStatus
+from app.store.metrics import write_metrics
 from tests.api.service import DEADLINE_SECONDS, Service, assert_problem
 
 PROGRESS: dict[str, Any] = {
@@ -125,6 +131,9 @@ def test_metrics_come_as_json_or_csv(service: Service, claim: Claim) -> None:
     assert [{name: float(value) if value else None for name, value in row.items()} for row in table] == rows
     in_two_lines = service.http.get(path, headers=[("Accept", "image/png"), ("Accept", "text/csv")])
     assert in_two_lines.text == as_csv.text
+    accepts = {"Accept": "image/png"}
+    assert service.http.get(f"{path}?format=csv", headers=accepts).text == as_csv.text, "it wins over the header"
+    assert service.http.get(f"{path}?format=json", headers=accepts).json()["data"] == rows
     assert "text/csv" in assert_problem(service.http.get(path, headers={"Accept": "image/png"}), 406)["detail"]
 
 
@@ -283,3 +292,97 @@ def test_a_job_without_any_loss_has_a_picture_too(service: Service, image: str) 
     job = service.enqueue()
 
     assert service.http.get(f"/jobs/{job.id}/{image}").status_code == 200
+
+
+def png_size(answer: httpx.Response) -> tuple[int, int]:
+    assert answer.headers["content-type"] == "image/png"
+    width, height = struct.unpack(">II", answer.content[16:24])
+    return width, height
+
+
+def written_in(answer: httpx.Response) -> list[str]:
+    """The texts of a drawing, which matplotlib names beside their outlines."""
+    return re.findall("<!-- (.*?) -->", answer.text)
+
+
+def trained(service: Service, name: str, best: float) -> Job:
+    """A job with a curve; three in the queue are the most, so each ends at once."""
+    job = service.enqueue(name)
+    claim = service.claim()
+    report(service, claim, 3, 2.0)
+    service.evaluate_and_save(claim, 3, best)
+    claims.finish(service.database, claim, JobStatus.SUCCEEDED)
+    return job
+
+
+def test_several_jobs_lie_over_one_another_by_name_and_best(service: Service) -> None:
+    first, second = trained(service, "first", 1.25), trained(service, "second", 1.5)
+    unlike = trained(service, "long" * 16, 1.75)
+    path, query = f"/jobs/{first.id}/loss", {"compare": [second.id, "long" * 16]}
+
+    drawing = service.http.get(f"{path}.svg", params=query)
+
+    texts = written_in(drawing)
+    assert {"first, best: 1.250", "second, best: 1.500", "longlonglonglo…onglonglonglong, best: 1.750"} <= set(texts)
+    assert unlike.id not in drawing.text
+    assert not {color for color in COLORS[Theme.LIGHT].jobs[:3] if color not in drawing.text}
+    width, height = png_size(service.http.get(f"{path}.png", params=query))
+    assert (width, height > 500) == (800, True), "the legend lies below the curves"
+
+
+def test_jobs_of_one_name_are_told_apart_by_their_ids(service: Service) -> None:
+    ours = [trained(service, name, 1.5) for name in ("same", "same", "other")]
+
+    texts = written_in(service.http.get(f"/jobs/{ours[0].id}/loss.svg", params={"compare": [j.id for j in ours[1:]]}))
+
+    assert {f"same {ours[0].id}, best: 1.500", f"same {ours[1].id}, best: 1.500", "other, best: 1.500"} <= set(texts)
+
+
+def test_a_job_that_is_named_again_is_drawn_once(service: Service) -> None:
+    first, second = trained(service, "first", 1.25), trained(service, "second", 1.5)
+    again = {"compare": [second.id, "second", second.id, first.id, "first"] * 4}
+
+    texts = written_in(service.http.get(f"/jobs/{first.id}/loss.svg", params=again))
+
+    assert [text for text in texts if "best: " in text] == ["first, best: 1.250", "second, best: 1.500"]
+
+
+@pytest.mark.parametrize("image", ["loss.png", "loss.svg"])
+def test_an_unknown_job_to_compare_is_named_and_so_is_one_too_many(service: Service, image: str) -> None:
+    ours = [trained(service, f"job-{n}", 1.5).id for n in range(9)]
+    path = f"/jobs/{ours[0]}/{image}"
+
+    unknown = assert_problem(service.http.get(path, params={"compare": [ours[1], "nobody"]}), 404)
+    assert (unknown["code"], "'nobody'" in unknown["detail"]) == ("job_not_found", True)
+    assert service.http.get(path, params={"compare": ours[:8]}).status_code == 200
+    assert "at most 7" in assert_problem(service.http.get(path, params={"compare": ours}), 422, "compare")["detail"]
+
+
+def test_pictures_are_light_or_dark(service: Service, claim: Claim) -> None:
+    report(service, claim, 3, 1.0)
+    service.evaluate_and_save(claim, 3, 1.25)
+    path = f"/jobs/{claim.job.id}/loss"
+    light, dark = (COLORS[theme].background for theme in Theme)
+
+    for theme in ("light", "dark"):
+        picture = service.http.get(f"{path}.png?theme={theme}").content
+        corner = Image.open(io.BytesIO(picture)).convert("RGB").getpixel((0, 0))
+        assert corner == tuple(bytes.fromhex(COLORS[Theme(theme)].background[1:]))
+    assert dark not in service.http.get(f"{path}.svg?theme=light").text
+    assert light not in service.http.get(f"{path}.svg?theme=dark").text
+    followed = service.http.get(f"{path}.svg").text
+    assert f'@media (prefers-color-scheme: dark){{[style*="fill: {light}"]{{fill:{dark} !important}}' in followed
+    ElementTree.fromstring(followed)
+    assert_problem(service.http.get(f"{path}.png?theme=blue"), 422, "theme")
+
+
+def test_a_long_history_is_drawn_without_losing_its_spikes(service: Service, claim: Claim) -> None:
+    """Of 6,000 steps; the one spike among them decides how high the picture's axis is."""
+    with service.database.write() as connection:
+        for step in range(1, 6001):
+            write_metrics(connection, claim.job.id, step, {"train_loss": 90.0 if step == 4321 else 1.0})
+
+    drawing = service.http.get(f"/jobs/{claim.job.id}/loss.svg")
+
+    assert "80" in written_in(drawing)
+    assert len(drawing.content) < 100_000

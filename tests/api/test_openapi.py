@@ -141,6 +141,7 @@ FOR_A_PERSON_TO_FILL_IN = {
     *("after", "status", "idempotency-key", "last-event-id"),
     *("seed", "stop", "allowed_characters", "continue_from"),
     *("purpose", "metadata"),
+    *("compare", "theme", "format"),
 }
 """Optional, and better left empty: they narrow down, go on from an earlier answer, or make each answer the same."""
 

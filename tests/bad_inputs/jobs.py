@@ -175,5 +175,10 @@ def history() -> list[Case]:
         *(called(f"metrics: Accept: {accept[:20]}", "GET", f"/jobs/{NAME}/metrics", 406, "not_acceptable",
                  headers=[("Accept", accept)])
           for accept in ("image/png", "text/csv;q=0", "nonsense", ";;;,,,", "text/csv;q=NaN", "x/y," * 10_000)),
+        called("metrics: a format that is none", "GET", f"/jobs/{NAME}/metrics?format=xml", 422, "invalid_request",
+               "format"),
+        called("a theme that is none", "GET", f"/jobs/{NAME}/loss.svg?theme=blue", 422, "invalid_request", "theme"),
+        called("compared to an unknown job", "GET", f"/jobs/{NAME}/loss.png?compare=nobody", 404, "job_not_found"),
+        called("compared to no name", "GET", f"/jobs/{NAME}/loss.png?compare=", 404, "job_not_found"),
         called("a picture of another kind", "GET", f"/jobs/{NAME}/loss.gif", 404, "not_found"),
     ]  # fmt: skip
