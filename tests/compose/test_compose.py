@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.docs.blocks import blocks_of
 from tests.system.harness import Service, free_port, wait_for
 
 pytestmark = pytest.mark.compose
@@ -158,9 +159,9 @@ def test_the_main_job_runs_through_the_published_port_and_survives_its_worker(st
 def test_a_backup_goes_out_of_the_containers_and_back_by_the_commands_of_the_readme(
     stack: Composed, tmp_path: Path
 ) -> None:
-    (commands,) = [block for block in (ROOT / "README.md").read_text().split("```") if BACKUP in block]
+    (commands,) = [block.text for block in blocks_of("README.md", "sh") if block.text.startswith(BACKUP)]
     stack.upload(text="Kept by the backup.\n" * 9, name="kept")
-    backup, stop, restore, up = commands.removeprefix("sh").strip().splitlines()
+    backup, stop, restore, up = commands.splitlines()
     with step("backup out of the running containers"):
         run("bash", "-c", backup, cwd=tmp_path, **stack.settings)
     assert (tmp_path / "backup.db").stat().st_size > 0

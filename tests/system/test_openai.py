@@ -1,8 +1,5 @@
 """From a file to a text with OpenAI's own client, and nothing else."""
 
-import re
-from pathlib import Path
-
 import openai
 import pytest
 from openai.types.fine_tuning import FineTuningJob
@@ -11,7 +8,6 @@ from tests.api.openai_clients import client_of
 from tests.system.harness import TEXT, Installation, wait_for
 
 pytestmark = pytest.mark.system
-ROOT = Path(__file__).parents[2]
 
 SETTINGS = {
     "network": {"cell": "gru", "hidden_size": 32, "embedding_size": 16},
@@ -68,26 +64,3 @@ def walk(client: openai.OpenAI) -> None:
     assert [model.id for model in client.models.list()] == [second.fine_tuned_model, first.fine_tuned_model]
     assert client.models.delete("more").deleted
     assert client.files.delete(file.id).deleted
-
-
-@pytest.mark.parametrize("page", ["README.md", "docs/openai.md"])
-def test_the_example_of_a_page_runs_as_it_stands(
-    installation: Installation,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    page: str,
-) -> None:
-    """But for the port, and a file and clients that are closed in the end."""
-    installation.start("serve")
-    installation.wait_until_ready()
-    (tmp_path / "my.txt").write_text("The " + TEXT * 5)
-    monkeypatch.chdir(tmp_path)
-    found = re.search("```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
-    assert found
-    example = found[1].replace("127.0.0.1:8000", f"127.0.0.1:{installation.port}")
-    example = example.replace('open("my.txt", "rb")', '__import__("pathlib").Path("my.txt")')
-    names: dict[str, openai.OpenAI] = {}
-    exec(example, names)
-    names["client"].close()
-    assert len(capsys.readouterr().out) in (300, 301), "print may add a line feed"

@@ -1,6 +1,5 @@
 """The configuration of docs/reverse-proxy.md in a real nginx keeps what the service promises."""
 
-import re
 import shutil
 import socket
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.docs.blocks import blocks_of
 from tests.system.harness import TEXT, Installation, free_port, wait_for
 
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
@@ -34,10 +34,8 @@ pytestmark = [pytest.mark.system, pytest.mark.skipif(NGINX is None, reason="ngin
 @contextmanager
 def documented_nginx(folder: Path, service_port: int) -> Iterator[int]:
     """The port of an nginx before the service: what is documented, but for ports and the longest wait for a head."""
-    page = Path("docs/reverse-proxy.md").read_text()
-    block = re.search(r"```nginx\n(.*?)```", page, re.S)
-    assert block is not None
-    port, documented = free_port(), block[1]
+    (block,) = blocks_of("docs/reverse-proxy.md", "nginx")
+    port, documented = free_port(), block.text
     for there, here in (
         ("listen 80;", f"listen 127.0.0.1:{port};"),
         ("127.0.0.1:8000", f"127.0.0.1:{service_port}"),
