@@ -40,7 +40,7 @@ class Colors(NamedTuple):
     ink: str
     grid: str
     training: str
-    """Of a single job: grey for what fluctuates, so that the strong colour is for what counts."""
+    """Of a single job: grey for what fluctuates, so that the strong colour is for what counts. 3:1 too."""
     jobs: tuple[str, ...]
 
 
@@ -49,7 +49,7 @@ class Colors(NamedTuple):
 # usual palette of Okabe and Ito has yellow and sky blue, which are lost on white.
 COLORS = {
     Theme.LIGHT: Colors(
-        *("#ffffff", "#1f2937", "#e5e7eb", "#94a1b3"),
+        *("#ffffff", "#1f2937", "#e5e7eb", "#8390a3"),
         ("#c2410c", "#0072b2", "#12a543", "#4312a5", "#a8385d", "#5c250a", "#7e47eb", "#53246b"),
     ),
     Theme.DARK: Colors(

@@ -376,6 +376,25 @@ def test_pictures_are_light_or_dark(service: Service, claim: Claim) -> None:
     assert_problem(service.http.get(f"{path}.png?theme=blue"), 422, "theme")
 
 
+@pytest.mark.parametrize("theme", Theme)
+def test_each_color_stands_out_from_its_background(theme: Theme) -> None:
+    """By 3:1, as WCAG 2.2 asks of graphical objects (1.4.11); letters by 7:1. Compared jobs have paler trainings."""
+
+    def luminance(color: str) -> float:
+        linear = [
+            v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4
+            for v in (b / 255 for b in bytes.fromhex(color[1:]))
+        ]
+        return sum(w * v for w, v in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+    def contrast(color: str) -> float:
+        low, high = sorted((luminance(color), luminance(COLORS[theme].background)))
+        return (high + 0.05) / (low + 0.05)
+
+    assert min(map(contrast, (*COLORS[theme].jobs, COLORS[theme].training))) >= 3
+    assert contrast(COLORS[theme].ink) >= 7
+
+
 def test_a_long_history_is_drawn_without_losing_its_spikes(service: Service, claim: Claim) -> None:
     """Of 6,000 steps; the one spike among them decides how high the picture's axis is."""
     with service.database.write() as connection:
