@@ -24,7 +24,7 @@ IMAGE_BYTES = 1_500_000_000
 STEPS = 2_000
 STOP_SECONDS = 30
 BACKUP = "docker compose exec api charsmith backup"
-"""How README's commands for a backup out of the containers, and back into them, begin."""
+"""How the page's commands for a backup out of the containers, and back into them, begin."""
 STREAMS = "63"
 """A setting of ours, to be found in the containers."""
 
@@ -156,10 +156,10 @@ def test_the_main_job_runs_through_the_published_port_and_survives_its_worker(st
     assert steps == sorted(set(steps))
 
 
-def test_a_backup_goes_out_of_the_containers_and_back_by_the_commands_of_the_readme(
+def test_a_backup_goes_out_of_the_containers_and_back_by_the_commands_of_the_page(
     stack: Composed, tmp_path: Path
 ) -> None:
-    (commands,) = [block.text for block in blocks_of("README.md", "sh") if block.text.startswith(BACKUP)]
+    (commands,) = [block.text for block in blocks_of("docs/containers.md", "sh") if block.text.startswith(BACKUP)]
     stack.upload(text="Kept by the backup.\n" * 9, name="kept")
     backup, stop, restore, up = commands.splitlines()
     with step("backup out of the running containers"):

@@ -1,4 +1,4 @@
-"""The fenced code blocks of README.md and docs/*.md, by page and order.
+"""The fenced code blocks of the README, in its languages, and of docs/*.md, by page and order.
 
 Knows nothing of how they are run. Invariant: whatever a reader sees as a block is one here; a fence that is never
 closed, or has no language, is an error and not the end of what is looked at.
@@ -32,7 +32,7 @@ class BrokenFence(ValueError):
 
 def pages() -> list[str]:
     """The pages that have blocks to run, by their paths in the repository."""
-    return ["README.md", *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "docs").rglob("*.md")))]
+    return ["README.md", "README.zh-CN.md", *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "docs").rglob("*.md")))]
 
 
 def blocks_of(page: str, *languages: str) -> list[Block]:

@@ -1,4 +1,4 @@
-"""Every code block of README.md and docs/*.md runs as it stands, in order, on a real installation.
+"""Every code block of the README and of docs/*.md runs as it stands, in order, on a real installation.
 
 Changed are the service's address, how long a training takes (`SHORTER`), and a key for its dots, nothing else. What
 cannot run in a test is listed, command by command, with the reason. A block of a language that nobody runs fails, and
@@ -41,7 +41,7 @@ NOT_RUN = {
 """Commands that no test of this file runs, without their comments, and why; which test runs them, where one does."""
 RUN_ELSEWHERE = {
     "docker compose exec api charsmith backup": COMPOSE
-    + "test_a_backup_goes_out_of_the_containers_and_back_by_the_commands_of_the_readme",
+    + "test_a_backup_goes_out_of_the_containers_and_back_by_the_commands_of_the_page",
     "limit_conn_zone": "tests/system/test_reverse_proxy.py::documented_nginx",
 }
 """Blocks that another test takes from the page as they stand, by how they begin."""
