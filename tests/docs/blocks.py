@@ -32,7 +32,11 @@ class BrokenFence(ValueError):
 
 def pages() -> list[str]:
     """The pages that have blocks to run, by their paths in the repository."""
-    return ["README.md", "README.zh-CN.md", *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "docs").rglob("*.md")))]
+    return [
+        "README.md",
+        "README.zh-CN.md",
+        *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "docs").rglob("*.md"))),
+    ]
 
 
 def blocks_of(page: str, *languages: str) -> list[Block]:
