@@ -35,6 +35,7 @@ def _least(number: int, item: str) -> str:
 OBJECT = "must be an object, {...}"
 WHOLE = "must be a whole number"
 REAL = "must be a number"
+YES_OR_NO = "must be true or false"
 
 PLAIN = {
     "missing": "must be given",
@@ -50,6 +51,8 @@ PLAIN = {
     "int_parsing_size": "must be a whole number, and has too many digits",
     "float_type": REAL,
     "float_parsing": REAL,
+    "bool_type": YES_OR_NO,
+    "bool_parsing": YES_OR_NO,
     "finite_number": "must be a number, and a finite one",
 }
 FILLED_IN: dict[str, Callable[[Context], str]] = {

@@ -52,6 +52,8 @@ def _in_one_word(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
 
 
 def _listed(value: object) -> object:
+    if value is not None and not isinstance(value, str | list):
+        raise ValueError("must be a text, or a list of texts")
     return [value] if isinstance(value, str) else value
 
 

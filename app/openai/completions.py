@@ -7,7 +7,7 @@ answered before the first character; all choices have their places, or none has.
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from app.errors import invalid
+from app.errors import Problem, invalid, problem_of
 from app.generation.streams import Samples
 from app.openai.completion_answers import CompletionDocument, CompletionEvents, Origin, whole_completion
 from app.openai.completion_request import CompletionRequest
@@ -70,7 +70,10 @@ async def complete(
     try:
         opened = await while_connected(request.receive, opening)
     except NotFound as error:
-        raise not_a_model(asked.model, error) from None
+        told = not_a_model(asked.model, error)
+        problem = told if isinstance(told, Problem) else problem_of(told)
+        problem.errors = [{"field": "model", "message": problem.detail}]
+        raise problem from None
     if opened is None:
         return nobody_listens()
     model, checkpoint, samples = opened

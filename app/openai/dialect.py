@@ -7,6 +7,7 @@ no conflict does as 409, which OpenAI's client would try twice again.
 
 import json
 import logging
+import re
 from collections.abc import Awaitable, Mapping
 from typing import Any
 
@@ -22,6 +23,7 @@ PREFIX = "/v1"
 STATUSES = {409: 400, 422: 400}
 """Of ours that OpenAI's API has not."""
 TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+_ITEM = re.compile(r"\.[0-9]+$")
 CODES = {"invalid_key": "invalid_api_key"}
 """Names of our own that clients know by another one."""
 
@@ -35,7 +37,8 @@ def error_of(problem: Mapping[str, Any]) -> dict[str, Any]:
     """A problem document as OpenAI's API would tell it."""
     status, code = problem["status"], problem["code"]
     kind = TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
-    param = next((error["field"] for error in problem.get("errors", ())), None)
+    # The parameter, whichever of its items it is: `stop` may have been one text, which is a list here.
+    param = next((_ITEM.sub("", error["field"]) for error in problem.get("errors", ())), None)
     return {"error": {"message": problem["detail"], "type": kind, "param": param, "code": CODES.get(code, code)}}
 
 

@@ -17,7 +17,7 @@ from app.presets import Preset
 from app.schemas import JobRequest, ModelSettings, Request, Text, TrainingSettings
 from app.store.errors import NotFound
 from app.store.jobs import Order
-from models.config import TrainingConfig
+from models.config import TRAINING_RANGES, TrainingConfig
 
 PRESETS: tuple[str, ...] = get_args(Preset)
 OURS = {"corpus": "training_file", "from_checkpoint": "model", "preset": "model", "name": "suffix", "model": "network"}
@@ -119,6 +119,13 @@ class FineTuningRequest(Request):
         if multiplier is None:
             return order
         rate = order.training["learning_rate"] * multiplier
+        allowed = TRAINING_RANGES["learning_rate"]
+        if not allowed.low <= rate <= allowed.high:
+            ratios = " to ".join(
+                f"{bound / order.training['learning_rate']:.3g}" for bound in (allowed.low, allowed.high)
+            )
+            field = f"{self._hyperparameters()[0]}.learning_rate_multiplier"
+            raise invalid(field, f"must be a number from {ratios}, not {multiplier:g}", code="invalid_setting")
         training = TrainingConfig.from_dict(order.training | {"learning_rate": rate})
         return replace(order, training=training.as_dict())
 

@@ -257,7 +257,10 @@ REFUSED: list[tuple[dict[str, Any], str | None, str]] = [
     ({"temperature": 11}, "temperature", "at most 10"),
     ({"max_tokens": -1}, "max_tokens", "at least 0"),
     ({"n": 0}, "n", "at least 1"),
-    ({"stop": ""}, "stop.0", "must not be empty"),
+    ({"stop": ""}, "stop", "must not be empty"),
+    ({"stop": ["a", ""]}, "stop", "stop.1: must not be empty"),
+    ({"extra_body": {"stop": 3}}, "stop", "must be a text, or a list of texts"),
+    ({"extra_body": {"echo": "yes"}}, "echo", "must be true or false"),
     ({"seed": -1}, "seed", "at least 0"),
     ({"extra_body": {"allowed_characters": "€"}}, "allowed_characters", "none may be written"),
     ({"extra_body": {"max_characters": 5}}, "max_characters", "unknown"),
@@ -278,12 +281,12 @@ def test_what_cannot_be_is_refused_before_the_first_byte(
 
 @pytest.mark.parametrize("model", ["nobody", "tiny@71", "a/b"])
 def test_a_model_that_is_not_there_is_not_found(client: openai.OpenAI, model: str) -> None:
-    with refused(404, says="no "):
+    with refused(404, param="model", says="no "):
         client.completions.create(model=model, prompt="a")
 
 
 def test_a_size_is_told_from_a_model(client: openai.OpenAI) -> None:
-    with refused(404, code="model_not_found", says="a size of network"):
+    with refused(404, param="model", code="model_not_found", says="a size of network"):
         client.completions.create(model="large", prompt="a")
 
 

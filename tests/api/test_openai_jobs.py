@@ -141,7 +141,11 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"hyperparameters": {"n_epochs": -1}}, "hyperparameters.n_epochs", "must be a number"),
     ({"hyperparameters": {"n_epochs": "many"}}, "hyperparameters.n_epochs", "must be a number"),
     ({"hyperparameters": {"batch_size": 0}}, "hyperparameters.batch_size", "must be a whole number"),
-    ({"hyperparameters": {"learning_rate_multiplier": 1e9}}, "hyperparameters.learning_rate_multiplier", "must be"),
+    (
+        {"hyperparameters": {"learning_rate_multiplier": 1e9}},
+        "hyperparameters.learning_rate_multiplier",
+        "must be a number from 1.25e-07 to 1.25e+03, not 1e+09",
+    ),
     ({"hyperparameters": {"beta": 1}}, "hyperparameters.beta", "unknown"),
     (
         {"hyperparameters": {"n_epochs": 1}, "extra_body": {"training": {"epochs": 2}}},
