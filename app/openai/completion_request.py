@@ -43,11 +43,13 @@ def same(name: str, description: str | None = None) -> Any:
 
 
 def _in_one_word(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
-    """Of four forms the errors of each would be told."""
+    """Of four forms the errors of each would be told, and of too many prompts each item be looked at four times."""
+    told = "must be a text, a list of texts, a list of characters' indices in the vocabulary, or up to 1,000 such"
+    if isinstance(value, list) and len(value) > MOST_PROMPTS and not isinstance(value[0], int):
+        raise ValueError(told)
     try:
         return check(value)
     except ValidationError:
-        told = "must be a text, a list of texts, a list of characters' indices in the vocabulary, or up to 1,000 such"
         raise ValueError(told) from None
 
 
