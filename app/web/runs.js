@@ -3,7 +3,7 @@
 import { ask, call, eventsOf, get, remove } from "./api.js";
 import { Curve, LossChart } from "./chart.js";
 import { at, bytes, count, define, duration, element, loss, moment } from "./dom.js";
-import { complain, say, telling } from "./say.js";
+import { complain, Mistake, say, telling } from "./say.js";
 
 const PAGE = 20;
 const MOST_COMPARED = 8;
@@ -23,6 +23,7 @@ export function begin() {
   at("runs-more").addEventListener("click", telling(() => list(next)));
   for (const act of ["pause", "resume", "cancel"]) at(`run-${act}`).addEventListener("click", telling(() => change(act)));
   at("run-delete").addEventListener("click", telling(drop));
+  at("run-download").addEventListener("click", telling(download));
   at("run-write").addEventListener("click", () => {
     location.hash = `#write/${run.job.model_id}`;
   });
@@ -112,7 +113,7 @@ async function compare(job, tick) {
   if (!tick.checked) compared.delete(job.id);
   else if (compared.size >= MOST_COMPARED) {
     tick.checked = false;
-    throw new Error(`At most ${MOST_COMPARED} can be compared.`);
+    throw new Mistake(`At most ${MOST_COMPARED} can be compared.`);
   } else {
     const curve = new Curve(job.name);
     curve.replace((await get(`jobs/${job.id}/metrics`)).data);
@@ -187,10 +188,13 @@ async function follow(mine) {
   const { signal } = mine.follower;
   let seen = null;
   let attempt = 0;
+  let lost = false;
   while (!signal.aborted) {
     try {
       const headers = { Accept: "text/event-stream", ...(seen ? { "Last-Event-ID": seen } : {}) };
       const answer = await call("GET", `jobs/${mine.job.id}/events`, { headers, signal });
+      if (lost) say("The service is there again.");
+      lost = false;
       for await (const { event, id, data } of eventsOf(answer)) {
         seen = id ?? seen;
         if (event === "status" && data.attempt !== attempt) {
@@ -208,6 +212,7 @@ async function follow(mine) {
       if (!LIVE.has(mine.job.status) && mine.job.status !== "paused") return redraw();
     } catch (error) {
       if (signal.aborted || !(error instanceof TypeError)) throw error;
+      lost = true;
       say("The service cannot be reached; trying again …");
     }
     await new Promise((resolve) => setTimeout(resolve, AGAIN));
@@ -236,6 +241,7 @@ function take(mine, event, data) {
     mine.job.model_id = data.model;
   } else if (event === "status") {
     mine.job.status = data.status;
+    mine.job.place = null; // known again with the next look at the list
     if (data.error) mine.job.error = data.error;
   }
   tellSoon();
@@ -268,7 +274,7 @@ function tell() {
   at("run-resume").hidden = job.status !== "paused";
   at("run-cancel").hidden = !LIVE.has(job.status) && job.status !== "paused";
   at("run-delete").hidden = job.status === "running";
-  at("run-write").hidden = !job.model_id;
+  at("run-write").hidden = at("run-download").hidden = !job.model_id;
   const perCharacter = progress.val_loss ?? progress.train_loss;
   define(at("run-numbers"), [
     ["Step", progress.steps ? `${count(progress.step)} of ${count(progress.steps)}` : count(progress.step)],
@@ -294,6 +300,16 @@ async function change(act) {
   say({ pause: "It pauses after the step under way.", resume: "It is queued again.", cancel: "It is cancelled." }[act]);
   if (run === mine) tell();
   await list(null);
+}
+
+/** The model's best checkpoint as a file. By a link the key could not be shown. */
+async function download() {
+  const { model_id, name } = run.job;
+  const file = await (await call("GET", `models/${model_id}/download`)).blob();
+  const href = URL.createObjectURL(file);
+  element("a", { href, download: `${name}.safetensors` }).click();
+  setTimeout(() => URL.revokeObjectURL(href), 60_000);
+  say(`${name}.safetensors, ${bytes(file.size)}.`);
 }
 
 async function drop() {

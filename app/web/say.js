@@ -1,7 +1,10 @@
 // Messages to the person: what is wrong stays until it is closed, what is done is told once.
 
-import { NoKey } from "./api.js";
+import { NoKey, Refused } from "./api.js";
 import { at } from "./dom.js";
+
+/** The person asked for something that cannot be; the message says what to do. */
+export class Mistake extends Error {}
 
 export function say(text) {
   at("status").textContent = text;
@@ -11,7 +14,8 @@ export function complain(error) {
   const unreachable = error instanceof TypeError && /fetch|network/i.test(error.message);
   at("alert-text").textContent = unreachable ? "The service cannot be reached." : error.message;
   at("alert").hidden = false;
-  if (!unreachable && !(error instanceof NoKey) && error.status === undefined) console.error(error);
+  const foreseen = unreachable || error instanceof NoKey || error instanceof Mistake || error instanceof Refused;
+  if (!foreseen) console.error(error);
 }
 
 export function forgive() {

@@ -4,7 +4,7 @@ import { showAlternatives } from "./alternatives.js";
 import { get, post } from "./api.js";
 import { Chooser } from "./characters.js";
 import { at, count, element, fill } from "./dom.js";
-import { say, telling } from "./say.js";
+import { Mistake, say, telling } from "./say.js";
 
 const MOST = 100;
 const TOP = 8;
@@ -36,13 +36,13 @@ export async function show() {
 
 async function colour() {
   const model = models.find((one) => one.id === at("surprise-model").value);
-  if (!model) throw new Error("There is no model to ask yet: train one first.");
-  if (!at("surprise-text").value) throw new Error("There is no text to colour: paste one.");
+  if (!model) throw new Mistake("There is no model to ask yet: train one first.");
+  if (!at("surprise-text").value) throw new Mistake("There is no text to colour: paste one.");
   say("Asking …");
   let text = normalized(at("surprise-text").value, model.config.normalization);
   [told, text] = await score(model.id, text, at("surprise-unknown").checked);
   const characters = [...text];
-  if (characters.length !== told.characters) throw new Error("The service has read another text than this one.");
+  if (characters.length !== told.characters) throw new Mistake("The service has read another text than this one.");
   const holder = at("surprised");
   holder.replaceChildren();
   places = [];
@@ -76,7 +76,7 @@ async function score(model, text, leaveOut) {
     } catch (error) {
       if (!leaveOut || !left || !error.character) throw error;
       text = text.replaceAll(error.character, "");
-      if (!text) throw new Error("The model knows none of these characters.");
+      if (!text) throw new Mistake("The model knows none of these characters.");
     }
   }
 }

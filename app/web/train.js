@@ -2,7 +2,7 @@
 
 import { get, post } from "./api.js";
 import { at, element, fill, marked } from "./dom.js";
-import { say, telling } from "./say.js";
+import { Mistake, say, telling } from "./say.js";
 
 const MOST = 100;
 let settings = null;
@@ -56,7 +56,7 @@ function given(section) {
     if (!isOpen || control.value === "") continue;
     const numeric = control.type === "number";
     told[name] = numeric ? Number(control.value) : control.value;
-    if (numeric && isWhole(schema) && !Number.isInteger(told[name])) throw new Error(`${name.replaceAll("_", " ")} must be a whole number.`);
+    if (numeric && isWhole(schema) && !Number.isInteger(told[name])) throw new Mistake(`${name.replaceAll("_", " ")} must be a whole number.`);
   }
   return told;
 }
@@ -70,7 +70,7 @@ async function start() {
   if (at("train-name").value) request.name = at("train-name").value.trim();
   if (at("train-start").value) request.from_checkpoint = at("train-start").value;
   else request.preset = at("train-preset").value;
-  if (!request.corpus) throw new Error("There is no text to train on yet: upload one first.");
+  if (!request.corpus) throw new Mistake("There is no text to train on yet: upload one first.");
   const job = await post("jobs", request);
   say(`${job.name} is queued.`);
   location.hash = `#runs/${job.id}`;

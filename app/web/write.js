@@ -1,10 +1,10 @@
 // The playground: settings, a stream into the page, what each character might have been.
 
 import { showAlternatives } from "./alternatives.js";
-import { call, eventsOf, get, post } from "./api.js";
+import { call, eventsOf, get, post, Refused } from "./api.js";
 import { Chooser } from "./characters.js";
 import { at, count, element, fill, loss } from "./dom.js";
-import { complain, say, telling } from "./say.js";
+import { complain, Mistake, say, telling } from "./say.js";
 
 const MOST = 100;
 /** Characters before the chosen one that are read again for its alternatives. */
@@ -71,7 +71,7 @@ async function listCheckpoints() {
 function settings() {
   const told = Object.fromEntries(SLIDERS.map(([name]) => [name, Number(at(`write-${name}`).value)]));
   told.max_characters = Number(at("write-max").value);
-  if (!Number.isInteger(told.max_characters)) throw new Error("Characters must be a whole number.");
+  if (!Number.isInteger(told.max_characters)) throw new Mistake("Characters must be a whole number.");
   const stops = at("write-stop").value.split("\n").filter((line) => line !== "");
   told.stop = stops.map((line) => line.replaceAll("\\n", "\n").replaceAll("\\t", "\t"));
   told.unknown = at("write-unknown").checked ? "skip" : "refuse";
@@ -80,13 +80,13 @@ function settings() {
 
 function seed() {
   const text = at("write-seed").value.trim();
-  if (text && !/^[0-9]{1,19}$/.test(text)) throw new Error("The seed must be a whole number from 0 on, in digits.");
+  if (text && !/^[0-9]{1,19}$/.test(text)) throw new Mistake("The seed must be a whole number from 0 on, in digits.");
   return text;
 }
 
 function chosenModel() {
   const id = at("write-model").value;
-  if (!id) throw new Error("There is no model to write with yet: train one first.");
+  if (!id) throw new Mistake("There is no model to write with yet: train one first.");
   const checkpoint = at("write-checkpoint").value;
   return checkpoint ? `${id}@${checkpoint}` : id;
 }
@@ -135,7 +135,7 @@ async function write(source, given, seedText) {
     const node = holder.appendChild(document.createTextNode(""));
     let ended = false;
     for await (const { event, data } of eventsOf(answer)) {
-      if (event === "error") throw new Error(data.detail);
+      if (event === "error") throw new Refused(503, data, null);
       if (event === "done") {
         ended = true;
         last.state = data.state;
@@ -144,7 +144,7 @@ async function write(source, given, seedText) {
         say({ length: "The text has as many characters as asked for.", stop: "The text came to a stop text." }[data.finish_reason] ?? `The text ended: ${data.finish_reason}.`);
       } else node.appendData(data.text);
     }
-    if (!ended) throw new Error("The text broke off: the service ended the connection.");
+    if (!ended) throw new Mistake("The text broke off: the service ended the connection.");
   } catch (error) {
     if (error.name === "AbortError") say("Stopped.");
     else {

@@ -13,6 +13,7 @@ import pytest
 
 from app.store.api_keys import Scope, create_key, revoke_key
 from app.store.opening import open_existing
+from models.checkpoint_header import read_info
 from tests.browser.conftest import CHROMIUM, SIZE
 from tests.system.harness import TEXT, Installation, wait_for
 
@@ -67,6 +68,11 @@ def test_a_person_clicks_from_a_text_to_what_its_model_writes(shown: WebPage, te
     assert re.fullmatch(r"bottles: training loss \d\.\d{4}, lowest validation loss \d\.\d{4} at step \d+", told)
     assert drawn(shown) > 100
     shown.photograph("run")
+
+    with page.expect_download() as kept:
+        shown.button("Download").click()
+    assert kept.value.suggested_filename == "bottles.safetensors"
+    assert read_info(kept.value.path()).step == 40
 
     shown.button("Write with it").click()
     page.get_by_label("Prompt", exact=True).fill(TEXT[:10])
