@@ -24,11 +24,16 @@ export class NoKey extends Error {
   }
 }
 
+/** What a header can carry; whatever else was typed is no key of any service. */
+const CAN_BE_SENT = /^[\x21-\x7e]+$/;
+const INVALID = "This key is not valid (any more).";
+
 const keyNow = () => sessionStorage.getItem(KEPT) ?? localStorage.getItem(KEPT);
+export const hasKey = () => keyNow() !== null;
 let asking = null;
 
 /** One dialog, however many calls want a key at the same time. */
-function askForKey(why) {
+export function askForKey(why) {
   asking ??= new Promise((resolve, reject) => {
     const dialog = at("key");
     at("key-why").textContent = why;
@@ -41,9 +46,11 @@ function askForKey(why) {
         const key = at("key-text").value.trim();
         at("key-text").value = "";
         if (dialog.returnValue !== "use" || !key) return reject(new NoKey());
+        if (!CAN_BE_SENT.test(key)) return resolve(askForKey(INVALID));
         sessionStorage.removeItem(KEPT);
         localStorage.removeItem(KEPT);
         (at("key-stay").checked ? localStorage : sessionStorage).setItem(KEPT, key);
+        at("key-change").hidden = false;
         resolve();
       },
       { once: true },
@@ -69,7 +76,7 @@ export async function call(method, path, { json, body, headers = {}, signal } = 
       cache: "no-store",
     });
     if (answer.status === 401) {
-      if (key === keyNow()) await askForKey(key ? "This key is not valid (any more)." : "This installation asks for an API key.");
+      if (key === keyNow()) await askForKey(key ? INVALID : "This installation asks for an API key.");
       continue;
     }
     if (!answer.ok) {

@@ -80,6 +80,15 @@ export class Chooser {
     this.index = index;
     const range = this.#range(index);
     getSelection().setBaseAndExtent(range.startContainer, range.startOffset, range.endContainer, range.endOffset);
+    show(range.getBoundingClientRect());
     this.choose(index);
   }
+}
+
+const NARROW = "(max-width: 44rem)"; // as in page.css, where what is told of the character then covers the lower half
+
+/** Scroll so that a box can be seen. */
+function show(box) {
+  const lowest = innerHeight * (matchMedia(NARROW).matches ? 0.5 : 1);
+  if (box.top < 0 || box.bottom > lowest) scrollBy({ top: box.top - 0.25 * innerHeight });
 }

@@ -36,6 +36,12 @@ export function duration(seconds) {
 
 export const moment = (iso) => new Date(iso).toLocaleString([], { dateStyle: "short", timeStyle: "short" });
 
+/** A model as a list of them has it: several may bear one name. */
+export function nameOf(model) {
+  const best = model.best?.val_loss ? `${loss(model.best.val_loss)}, ` : "";
+  return `${model.name} (${best}${moment(model.created_at)})`;
+}
+
 /** A character as a person can see it. */
 export function visible(character) {
   const names = { " ": "␣", "\n": "↵", "\r": "␍", "\t": "⇥", "\u00a0": "⍽", "\u200b": "ZWSP", "\ufeff": "BOM" };

@@ -1,8 +1,9 @@
 // The parts of the page, of which the address behind the `#` says which one is shown.
 
+import { askForKey, hasKey } from "./api.js";
 import { at } from "./dom.js";
 import * as runs from "./runs.js";
-import { complain, forgive, say } from "./say.js";
+import { complain, forgive, say, telling } from "./say.js";
 import * as surprise from "./surprise.js";
 import * as texts from "./texts.js";
 import * as train from "./train.js";
@@ -34,6 +35,8 @@ async function go() {
   }
 }
 
+at("key-change").hidden = !hasKey();
+at("key-change").addEventListener("click", telling(() => askForKey("The key to use from now on.").then(go)));
 for (const part of Object.values(PARTS)) part.begin();
 addEventListener("hashchange", go);
 go();

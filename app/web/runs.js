@@ -10,6 +10,7 @@ const MOST_COMPARED = 8;
 const MOST_SAMPLES = 50;
 const REFRESH = 2000;
 const AGAIN = 1500;
+const SOON = 300;
 const LIVE = new Set(["queued", "running"]);
 
 let shown = [];
@@ -54,10 +55,7 @@ async function refresh() {
   refreshing = true;
   try {
     if (shown.some((job) => LIVE.has(job.status))) {
-      const page = await get(`jobs?limit=${PAGE}`);
-      const news = new Map(page.data.map((job) => [job.id, job]));
-      shown = [...page.data, ...shown.filter((job) => !news.has(job.id))];
-      draw();
+      merge(await get(`jobs?limit=${PAGE}`));
     }
     for (const [id, other] of compared) {
       if (id === run?.job.id || !LIVE.has(other.job.status)) continue;
@@ -74,9 +72,18 @@ async function refresh() {
 
 async function list(after) {
   const page = await get(`jobs?limit=${PAGE}${after ? `&after=${after}` : ""}`);
-  shown = after ? [...shown, ...page.data] : page.data;
+  if (!after) return merge(page);
+  shown = [...shown, ...page.data];
   next = page.next;
-  at("runs-more").hidden = !next;
+  draw();
+}
+
+/** The newest page anew; what was listed beyond it stays. */
+function merge(page) {
+  const oldest = page.data.at(-1)?.created_at;
+  const older = page.next ? shown.filter((job) => job.created_at < oldest) : [];
+  if (!older.length) next = page.next;
+  shown = [...page.data, ...older];
   draw();
 }
 
@@ -86,6 +93,7 @@ function draw() {
   const focused = document.activeElement?.id;
   body.replaceChildren(...shown.map(row));
   if (focused && body.contains(at(focused))) at(focused).focus();
+  at("runs-more").hidden = !next;
   at("runs-list").hidden = !shown.length;
   at("runs-empty").hidden = shown.length > 0;
 }
@@ -240,19 +248,31 @@ function take(mine, event, data) {
   } else if (event === "checkpoint") {
     mine.job.model_id = data.model;
   } else if (event === "status") {
-    mine.job.status = data.status;
-    mine.job.place = null; // known again with the next look at the list
+    Object.assign(mine.job, { status: data.status, attempt: data.attempt, place: null, worker: null });
+    lookAgain(mine);
     if (data.error) mine.job.error = data.error;
   }
   tellSoon();
 }
 
-let telling_ = false;
+let looking = null;
+/** For what no event tells: the worker, the place in the queue. Once, however many events come at the same time. */
+function lookAgain(mine) {
+  clearTimeout(looking);
+  looking = setTimeout(async () => {
+    const job = await get(`jobs/${mine.job.id}`).catch(() => null);
+    if (!job || run !== mine || job.status !== mine.job.status) return;
+    Object.assign(mine.job, { attempt: job.attempt, place: job.place, worker: job.worker });
+    tellSoon();
+  }, SOON);
+}
+
+let toldSoon = false;
 function tellSoon() {
-  if (telling_) return;
-  telling_ = true;
+  if (toldSoon) return;
+  toldSoon = true;
   requestAnimationFrame(() => {
-    telling_ = false;
+    toldSoon = false;
     if (!run) return;
     tell();
     redraw();
@@ -267,6 +287,7 @@ function tell() {
   const wish = job.cancel_requested ? ", being cancelled" : ", being paused";
   at("run-status").textContent = job.status + (asked ? wish : job.place ? `, place ${job.place}` : "");
   at("run-status").className = `badge ${job.status}`;
+  at("run-samples").toggleAttribute("data-over", !LIVE.has(job.status));
   at("run-error").hidden = !job.error;
   at("run-error").textContent = job.error ? `${job.error.code}: ${job.error.detail}` : "";
   at("run-progress").value = job.status === "succeeded" ? 1 : progress.fraction ?? 0;

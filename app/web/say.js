@@ -24,15 +24,26 @@ export function forgive() {
 
 at("alert-close").addEventListener("click", forgive);
 
-/** A listener whose errors are told; what was told before goes. */
-export function telling(work) {
+/**
+ * A listener whose errors are told; what was told before goes. While it works it does not begin once more, as a double
+ * click would have it, unless it may.
+ */
+export function telling(work, { again = false } = {}) {
+  let busy = false;
   return async (event) => {
     event?.preventDefault?.();
+    if (busy && !again) return;
+    busy = true;
     forgive();
     try {
       await work(event);
     } catch (error) {
-      if (error.name !== "AbortError") complain(error);
+      if (error.name !== "AbortError") {
+        say("");
+        complain(error);
+      }
+    } finally {
+      busy = false;
     }
   };
 }

@@ -3,18 +3,20 @@
 import { showAlternatives } from "./alternatives.js";
 import { get, post } from "./api.js";
 import { Chooser } from "./characters.js";
-import { at, count, element, fill } from "./dom.js";
+import { at, count, element, fill, nameOf } from "./dom.js";
 import { Mistake, say, telling } from "./say.js";
 
 const MOST = 100;
 const TOP = 8;
 /** Bits from which on a character has the next darker colour. */
 const EDGES = [1, 2, 4, 6, 8, 11];
+const MOST_CHARACTERS = 20_000;
 /** Different characters that are left out one by one, as the service names them. */
 const MOST_UNKNOWN = 200;
 
 let models = [];
 let told = null; // what the service said of the text that is shown
+let hint = null;
 let places = []; // where each of its characters begins
 
 export function begin() {
@@ -25,12 +27,13 @@ export function begin() {
       element("span", { className: `s${n}` }, text),
     ),
   );
+  hint = at("surprised-else").firstElementChild;
   new Chooser(at("surprised"), explain);
 }
 
 export async function show() {
   models = (await get(`models?limit=${MOST}`)).data;
-  fill(at("surprise-model"), models.map((one) => [one.id, one.name]));
+  fill(at("surprise-model"), models.map((one) => [one.id, nameOf(one)]));
   if (!models.length) say("There is no model yet: train one first.");
 }
 
@@ -38,13 +41,17 @@ async function colour() {
   const model = models.find((one) => one.id === at("surprise-model").value);
   if (!model) throw new Mistake("There is no model to ask yet: train one first.");
   if (!at("surprise-text").value) throw new Mistake("There is no text to colour: paste one.");
+  const length = [...at("surprise-text").value].length;
+  if (length > MOST_CHARACTERS) throw new Mistake(`At most ${count(MOST_CHARACTERS)} characters can be coloured, not ${count(length)}.`);
   say("Asking …");
+  at("surprised").replaceChildren();
+  at("surprised-else").replaceChildren(hint.cloneNode(true));
+  at("surprise-told").textContent = "";
   let text = normalized(at("surprise-text").value, model.config.normalization);
   [told, text] = await score(model.id, text, at("surprise-unknown").checked);
   const characters = [...text];
   if (characters.length !== told.characters) throw new Mistake("The service has read another text than this one.");
   const holder = at("surprised");
-  holder.replaceChildren();
   places = [];
   let place = 0;
   let run = "";

@@ -2,7 +2,7 @@
 
 import { call, get, remove } from "./api.js";
 import { at, bytes, count, element, moment, visible } from "./dom.js";
-import { complain, say, telling } from "./say.js";
+import { complain, Mistake, say, telling } from "./say.js";
 
 /** A larger file is not read in the browser for its statistics: it would be held here as a whole. */
 const MOST_READ = 64 * 1024 * 1024;
@@ -23,25 +23,28 @@ export function begin() {
     });
   }
   form.addEventListener("dragleave", () => form.classList.remove("over"));
-  form.addEventListener(
-    "drop",
-    telling((event) => {
-      form.classList.remove("over");
-      const [file] = event.dataTransfer.files;
-      return file && upload(file);
-    }),
-  );
-  // A file that misses the field must not replace the page.
-  for (const name of ["dragover", "drop"]) addEventListener(name, (event) => event.preventDefault());
+  // Anywhere: a file that missed the field would else replace the page.
+  addEventListener("dragover", (event) => event.preventDefault());
+  addEventListener("drop", telling(dropped));
   at("texts-more").addEventListener("click", telling(() => list(next)));
 }
 
 export const show = () => list(null);
 
+async function dropped(event) {
+  at("upload").classList.remove("over");
+  const { files } = event.dataTransfer;
+  if (!files.length) return;
+  if (at("texts").hidden) location.hash = "#texts";
+  if (files.length > 1) throw new Mistake("One text at a time, please.");
+  await upload(files[0]);
+}
+
 async function upload(file) {
   const progress = at("upload-progress");
   const body = new FormData();
   body.append("file", file);
+  if (at("upload-name").value.trim()) body.append("name", at("upload-name").value.trim());
   progress.hidden = false;
   say(`Uploading ${file.name}, ${bytes(file.size)} …`);
   try {
@@ -55,6 +58,7 @@ async function upload(file) {
   } finally {
     progress.hidden = true;
     at("upload-file").value = "";
+    at("upload-name").value = "";
   }
 }
 

@@ -1,7 +1,7 @@
 // The form of a training. Settings, their ranges and words come from the API's own document.
 
 import { get, post } from "./api.js";
-import { at, element, fill, marked } from "./dom.js";
+import { at, element, fill, marked, nameOf } from "./dom.js";
 import { Mistake, say, telling } from "./say.js";
 
 const MOST = 100;
@@ -18,7 +18,7 @@ export function begin() {
 export async function show(corpusId) {
   const [corpora, models] = await Promise.all([get(`corpora?limit=${MOST}`), get(`models?limit=${MOST}`), describeSettings()]);
   fill(at("train-corpus"), corpora.data.map((one) => [one.id, `${one.name} (${one.characters.toLocaleString("en")})`]));
-  fill(at("train-start"), [["", "a new network"], ...models.data.map((one) => [one.id, `the model ${one.name}`])]);
+  fill(at("train-start"), [["", "a new network"], ...models.data.map((one) => [one.id, nameOf(one)])]);
   if (corpusId) at("train-corpus").value = corpusId;
   if (!corpora.data.length) say("There is no text yet: upload one first.");
 }

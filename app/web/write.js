@@ -3,7 +3,7 @@
 import { showAlternatives } from "./alternatives.js";
 import { call, eventsOf, get, post, Refused } from "./api.js";
 import { Chooser } from "./characters.js";
-import { at, count, element, fill, loss } from "./dom.js";
+import { at, count, element, fill, loss, nameOf } from "./dom.js";
 import { complain, Mistake, say, telling } from "./say.js";
 
 const MOST = 100;
@@ -24,15 +24,17 @@ let models = [];
 let writing = null; // an AbortController while a text comes
 let last = null; // of the text that is shown: { model, state, heldBack }
 let chooser = null;
+let hint = null;
 let asked = 0;
 
 export function begin() {
   at("write-sliders").replaceChildren(...SLIDERS.map(slider));
-  at("write-form").addEventListener("submit", telling(writeAnew));
+  at("write-form").addEventListener("submit", telling(writeAnew, { again: true }));
   at("write-stop-button").addEventListener("click", () => writing?.abort());
   at("write-on").addEventListener("click", telling(writeOn));
   at("write-copy").addEventListener("click", telling(copy));
   at("write-model").addEventListener("change", telling(listCheckpoints));
+  hint = at("written-else").firstElementChild;
   chooser = new Chooser(at("written"), (index) => explain(index).catch(complain));
 }
 
@@ -51,7 +53,7 @@ function slider([name, min, max, step, value, hint]) {
 /** Show the form, for the model of an id if one is given. */
 export async function show(modelId) {
   models = (await get(`models?limit=${MOST}`)).data;
-  fill(at("write-model"), models.map((one) => [one.id, one.best?.val_loss ? `${one.name} (${loss(one.best.val_loss)})` : one.name]));
+  fill(at("write-model"), models.map((one) => [one.id, nameOf(one)]));
   if (modelId) at("write-model").value = modelId;
   await listCheckpoints();
   if (!models.length) say("There is no model yet: train one first. It can write from its first checkpoint on.");
@@ -80,7 +82,7 @@ function settings() {
 
 function seed() {
   const text = at("write-seed").value.trim();
-  if (text && !/^[0-9]{1,19}$/.test(text)) throw new Mistake("The seed must be a whole number from 0 on, in digits.");
+  if (text && !/^[0-9]{1,19}$/.test(text)) throw new Mistake("The seed must be a whole number from 0 to 9223372036854775807, in digits.");
   return text;
 }
 
@@ -116,8 +118,10 @@ async function write(source, given, seedText) {
   const body = JSON.stringify({ ...(seedText ? { seed: "\u0000" } : {}), ...source, ...settings() });
   writing?.abort();
   const mine = (writing = new AbortController());
+  const focused = document.activeElement;
   busy(true);
   chooser.clear();
+  at("written-else").replaceChildren(hint.cloneNode(true));
   say("Writing …");
   try {
     const answer = await call("POST", "generate", {
@@ -147,14 +151,12 @@ async function write(source, given, seedText) {
     if (!ended) throw new Mistake("The text broke off: the service ended the connection.");
   } catch (error) {
     if (error.name === "AbortError") say("Stopped.");
-    else {
-      say("");
-      throw error;
-    }
+    else throw error.code === "unknown_character" ? new Mistake(`${error.message}\n“Leave out characters of the prompt …” under “More” writes without them.`) : error;
   } finally {
     if (writing === mine) {
       writing = null;
       busy(false);
+      if (document.activeElement === document.body) focused?.focus(); // a button that was disabled meanwhile
     }
   }
 }

@@ -203,11 +203,46 @@ def test_a_training_is_paused_resumed_and_cancelled_and_others_compared(
     assert_content(shown)
 
 
+def test_a_double_click_starts_one_training(shown: WebPage, fresh: Installation, tmp_path: Path) -> None:
+    text = tmp_path / "twice.txt"
+    text.write_text(TEXT + "twice\n")
+    shown.upload(text)
+    shown.button("Train on it").click()
+    shown.page.get_by_text("All settings").first.click()
+    shown.page.get_by_label("steps", exact=True).fill("2")
+    shown.button("Start training").dblclick()
+    expect(shown.page.locator("#run")).to_be_visible()
+    jobs = fresh.http.get("/jobs").json()["data"]
+    assert [job["name"] for job in jobs].count("twice") == 1
+    assert_content(shown)
+
+
+def test_a_text_is_dropped_anywhere_and_has_the_name_that_it_is_given(shown: WebPage) -> None:
+    page = shown.page
+    drop = """([target, names]) => {
+        const data = new DataTransfer();
+        for (const name of names) data.items.add(new File(["dropped and dropped again, " + name], name));
+        document.querySelector(target).dispatchEvent(new DragEvent("drop", {dataTransfer: data, bubbles: true}));
+    }"""
+    page.get_by_label(re.compile("^Name, if not")).fill("a-name")
+    page.evaluate(drop, ["header", ["床前明月光.txt"]])
+    expect(page.get_by_role("heading", name="a-name")).to_be_visible()
+    page.evaluate(drop, ["#upload", ["one.txt", "two.txt"]])
+    expect(page.get_by_role("alert")).to_contain_text("One text at a time")
+    assert_content(shown)
+
+
 def test_a_text_is_coloured_by_surprise(trained: Installation, shown: WebPage) -> None:
     page = shown.page
     part = shown.open("Surprise")
-    part.get_by_label("Model", exact=True).select_option(label="trained")
-    part.get_by_label("Text", exact=True).fill(TEXT[:40] + "€zzz")
+    option = part.locator("#surprise-model option", has_text=re.compile("^trained"))
+    expect(option).to_have_count(1)
+    part.get_by_label("Model", exact=True).select_option(option.get_attribute("value"))
+    field = part.get_by_role("textbox", name=re.compile("^Text, of at most"))
+    field.fill("a" * 20_001)
+    shown.button("Colour by surprise").click()
+    expect(page.get_by_role("alert")).to_contain_text("At most 20,000")
+    field.fill(TEXT[:40] + "€zzz")
     shown.button("Colour by surprise").click()
     expect(page.get_by_role("alert")).to_contain_text("EURO SIGN")
     part.get_by_label("Leave out characters that the model does not know").check()
@@ -286,9 +321,11 @@ def test_it_asks_for_a_key_where_one_is_needed(chromium: Any, tmp_path: Path) ->
             dialog = page.get_by_role("dialog", name="API key")
             expect(dialog).to_be_visible()
             shown.photograph("key")
-            page.get_by_label("Key", exact=True).fill("csk_wrong")
-            shown.button("Use it").click()
-            expect(dialog).to_contain_text("not valid")
+            for wrong in ("csk_wrong", "ключ"):
+                page.get_by_label("Key", exact=True).fill(wrong)
+                shown.button("Use it").click()
+                expect(dialog).to_contain_text("not valid")
+                expect(page.get_by_label("Key", exact=True)).to_have_value("")
             page.get_by_label("Key", exact=True).fill(key)
             page.keyboard.press("Enter")
             expect(page.get_by_text("No text yet.")).to_be_visible()
