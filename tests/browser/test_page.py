@@ -135,6 +135,7 @@ def write_with(shown: WebPage, model: str) -> None:
 def test_what_a_character_might_have_been_is_told_to_clicks_and_keys(trained: Installation, shown: WebPage) -> None:
     page = shown.page
     write_with(shown, "trained")
+    page.get_by_label("Prompt", exact=True).fill(TEXT[:10])  # a first line that can be clicked, whatever is written
     shown.button("Write").click()
     expect(shown.button("Continue")).to_be_enabled()
     text = shown.written()
