@@ -28,10 +28,15 @@ async function go() {
   document.title = `${at(`${part}-title`).textContent} · Charsmith`;
   if (shown !== null && shown !== part) at("content").focus({ preventScroll: true });
   shown = part;
+  // What is not listed yet cannot be chosen: who is quick would be told that there is nothing.
+  const submits = at(part).querySelectorAll("form button[type=submit]");
+  for (const button of submits) button.disabled = true;
   try {
     await PARTS[part].show(id ? decodeURIComponent(id) : undefined);
   } catch (error) {
     if (error.name !== "AbortError") complain(error);
+  } finally {
+    for (const button of submits) button.disabled = false;
   }
 }
 

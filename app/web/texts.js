@@ -14,7 +14,7 @@ let next = null;
 export function begin() {
   const form = at("upload");
   const choose = at("upload-file");
-  choose.addEventListener("change", telling(() => choose.files.length && upload(choose.files[0])));
+  choose.addEventListener("change", telling(() => choose.files.length && upload(choose.files[0]), { again: true }));
   form.addEventListener("submit", (event) => event.preventDefault());
   for (const name of ["dragenter", "dragover"]) {
     form.addEventListener(name, (event) => {
@@ -25,7 +25,7 @@ export function begin() {
   form.addEventListener("dragleave", () => form.classList.remove("over"));
   // Anywhere: a file that missed the field would else replace the page.
   addEventListener("dragover", (event) => event.preventDefault());
-  addEventListener("drop", telling(dropped));
+  addEventListener("drop", telling(dropped, { again: true }));
   at("texts-more").addEventListener("click", telling(() => list(next)));
 }
 

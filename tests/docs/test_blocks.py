@@ -239,6 +239,8 @@ def test_a_block_runs_as_it_stands(block: Block, request: pytest.FixtureRequest)
 def test_the_python_of_a_page_runs_as_it_stands(page: str, desk: Desk) -> None:
     """Its blocks are one program: later ones speak of what earlier ones made."""
     program = "\n".join(block.text for block in blocks_of(page, "python"))
+    model = desk.installation.http.get("/models/mine/download").raise_for_status().content
+    (desk.folder_of(page) / "mine.safetensors").write_bytes(model)  # which a page's shell blocks download, if they run
     written = desk.run(page, sys.executable, "-", script=desk.here(program))
     desk.settle()
 
