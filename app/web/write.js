@@ -7,8 +7,8 @@ import { at, count, element, fill, loss, nameOf } from "./dom.js";
 import { complain, Mistake, say, telling } from "./say.js";
 
 const MOST = 100;
-/** Characters before the chosen one that are read again for its alternatives. */
-const MOST_SCORED = 50_000;
+/** Characters of the text that are read again, to go on from it or for what else one of them might have been. */
+const MOST_READ_AGAIN = 50_000;
 const TOP = 10;
 const SLIDERS = [
   ["temperature", 0, 2, 0.05, 0.8, "below 1 more careful, above 1 more daring, 0 always the likeliest"],
@@ -103,13 +103,16 @@ async function writeOn() {
   if (last.state) {
     last.heldBack?.remove(); // the text that goes on begins with it
     await write({ model: last.model, continue_from: last.state }, null, "");
-  }  else await write({ model: last.model, prompt: at("written").textContent }, null, "");
+  }  else await write({ model: last.model, prompt: endOf(at("written").textContent) }, null, "");
 }
+
+/** What of a text is read again: no half of a character at its beginning. */
+const endOf = (text) => text.slice(-MOST_READ_AGAIN).replace(/^[\udc00-\udfff]/, "");
 
 /** On from a place of the text, with another character there. */
 async function writeOtherwise(index, character) {
   const prompt = at("written").textContent.slice(0, index) + character;
-  await write({ model: last.model, prompt }, prompt, "");
+  await write({ model: last.model, prompt: endOf(prompt) }, prompt, "");
 }
 
 /** Stream a text into the page. `given` is the prompt that a new text begins with, null to go on with the old one. */
@@ -178,7 +181,7 @@ async function explain(index) {
   const mine = (asked += 1);
   const text = at("written").textContent;
   const end = index + String.fromCodePoint(text.codePointAt(index)).length;
-  const scored = text.slice(Math.max(0, end - MOST_SCORED), end);
+  const scored = endOf(text.slice(0, end));
   const told = await post("score", { model: last.model, text: scored, top: TOP, unknown: "skip" });
   if (mine !== asked) return;
   showAlternatives(at("written-else"), {
