@@ -21,6 +21,7 @@ from typing import NoReturn
 
 _ARGUMENT = "--started-by="
 _PARENT_POLL_SECONDS = 0.5
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +57,13 @@ class StopRequest:
         self._requested = False
 
     def listen(self) -> None:
-        """From now on the two signals set it. To be called in the main thread."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self.set())
+        """From now on the two signals set it; asked again, nothing changes. To be called in the main thread."""
+        for number in STOP_SIGNALS:
+            signal.signal(number, self._asked)
+
+    def _asked(self, *_: object) -> None:
+        self.set()
+        _disregard_further_requests()
 
     def set(self) -> None:
         """Ask. From any thread or signal handler."""
@@ -112,7 +117,19 @@ def end_well_when_asked() -> None:
     That is so while it starts, and again when uvicorn has ended everything: it then raises the signal once more, which
     would let a service that stopped in order look as if it had been killed.
     """
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGTERM, _end_well)
+
+
+def _end_well(*_: object) -> None:
+    _disregard_further_requests()
+    sys.exit(0)
+
+
+def _disregard_further_requests() -> None:
+    """Once asked is enough. Not a handler of ours: when Python ends it gives signals that have one their default action
+    back, and a second request in that tenth of a second would end a program that has done all it should with -15."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def become_module(module: str) -> NoReturn:

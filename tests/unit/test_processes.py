@@ -31,6 +31,26 @@ print("up", flush=True)
 signal.pause()
 """
 
+ENDING = """
+import builtins, os, signal, time
+from app.processes import StopRequest, end_well_when_asked
+
+class Late:
+    write, sleep = os.write, time.sleep  # its globals are gone when it is deleted
+    def __del__(self):
+        self.write(1, b"ending\\n")
+        self.sleep(1)
+
+{listening}
+builtins.late = Late()  # outlives all modules
+os.write(1, b"up\\n")
+{waiting}
+"""
+WAYS_TO_END = {
+    "end_well_when_asked": ("end_well_when_asked()", "signal.pause()"),
+    "StopRequest": ("stop = StopRequest(); stop.listen()", "assert stop.wait(60)"),
+}
+
 
 @pytest.fixture
 def module(tmp_path: Path) -> dict[str, str]:
@@ -131,3 +151,20 @@ def test_a_closed_standard_input_does_not_break_the_socket(module: dict[str, str
     env = {**module, "PYTHONPATH": f"{ROOT}{os.pathsep}{module['PYTHONPATH']}"}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, timeout=30, check=True)
     assert done.stdout == b"works\n"
+
+
+@pytest.mark.parametrize("way", WAYS_TO_END)
+@pytest.mark.parametrize("again", [signal.SIGTERM, signal.SIGINT])
+def test_who_is_asked_a_second_time_while_python_ends_has_ended_well_all_the_same(
+    way: str, again: signal.Signals
+) -> None:
+    listening, waiting = WAYS_TO_END[way]
+    code = ENDING.format(listening=listening, waiting=waiting)
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE)
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"up\n"
+        process.terminate()
+        assert process.stdout.readline() == b"ending\n"
+        process.send_signal(again)
+        assert process.wait(60) == 0
