@@ -258,11 +258,13 @@ def take_over(folder: Path, times: int) -> list[float]:
         workers = [installation.start("worker"), installation.start("worker")]
         installation.wait_until_ready(workers=2)
         job_id = installation.submit(**training("gru", ENDLESS))["id"]
+        step = 0
         for number in range(times):
             attempt = number + 1
             job = installation.wait_for_status(job_id, "running", seconds=PATIENCE_SECONDS)
-            wait_for("a checkpoint", lambda: installation.latest_step(installation.job(job_id)) > 0 or None)
+            _wait_for_step(installation, job_id, step + 1)  # a third death without progress would be a crash loop
             time.sleep(1.0 + number % 3)  # somewhere between two heartbeats
+            step = installation.latest_step(installation.job(job_id))
             holder = next(one for one in workers if one.poll() is None and _trains(one.pid))
             holder.kill()
             died_at = time.monotonic()
