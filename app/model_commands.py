@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -10,6 +10,8 @@ from app.calling import ModelKey, Url, address, calling, refuse_before_subcomman
 from app.job_commands import best_loss, print_fields
 from app.saving import save
 from app.terminal import AsJson, Columns, print_documents, print_json, print_table
+
+ModelFormat = Literal["safetensors", "onnx"]
 
 models = typer.Typer(help="List the models, newest first; show and delete them.")
 
@@ -74,19 +76,23 @@ def pull(
     file: Annotated[
         Path | None, typer.Argument(help="File or folder. Default: the name that the service gives.")
     ] = None,
+    file_format: Annotated[
+        ModelFormat, typer.Option("--format", help="safetensors, or an ONNX graph that onnxruntime runs.")
+    ] = "safetensors",
     force: Annotated[bool, typer.Option("--force", help="Replace FILE if it exists.")] = False,
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """Download a checkpoint of MODEL, the best one or that of name@step, as a safetensors file."""
-    with calling(url) as client, client.download(address("models", model, "download")) as response:
+    """Download a checkpoint of MODEL, the best one or that of name@step, as one file."""
+    path, query = address("models", model, "download"), {"format": file_format}
+    with calling(url) as client, client.download(path, params=query) as response:
         saved = save(response, file, force=force)
     document = {"file": str(saved), "bytes": saved.stat().st_size}
     print_json(document) if as_json else sys.stdout.write(f"{saved}: {document['bytes']:,} bytes\n")
 
 
 def push(
-    file: Annotated[Path, typer.Argument(help="A safetensors file, as `pull` writes it.", exists=True, dir_okay=False)],
+    file: Annotated[Path, typer.Argument(help="A file as `pull` writes it.", exists=True, dir_okay=False)],
     name: Annotated[str | None, typer.Option(help="Name of the model. Default: by the file's name.")] = None,
     url: Url = None,
     as_json: AsJson = False,

@@ -51,6 +51,11 @@ class Settings(BaseSettings):
         pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$",
         description="Where to generate; the default leaves the GPU to training.",
     )
+    generation_precision: Literal["auto", "float32"] = Field(
+        "auto",
+        description="In which type generation multiplies on the CPU: `auto` is bfloat16 where the processor multiplies "
+        "it; `float32` is slower, and writes what other programs write with the downloaded file.",
+    )
     lease_seconds: float = Field(
         13.0, ge=1, le=86_400, description="A running job whose heartbeat stood still for so long is taken over."
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from worker.precision import resolve_precision
+from models.precision import resolve_precision
 
 CPUINFO = Path("/proc/cpuinfo")
 INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_tile")

@@ -21,10 +21,10 @@ from benchmarks.options import Extent, Options
 from benchmarks.plain import plain_step
 from benchmarks.timing import PRODUCT_FLOP, interleaved_medians, matrix_products, timed
 from models.config import Cell, ModelConfig, TrainingConfig
+from models.precision import resolve_precision
 from worker.batches import Lanes
 from worker.launch import KEEP_MEMORY, TRAINING_ENVIRONMENT
 from worker.learner import Learner
-from worker.precision import resolve_precision
 
 VOCABULARY = 65
 """As tiny Shakespeare has."""

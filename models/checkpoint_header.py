@@ -20,6 +20,8 @@ from models.vocabulary import Vocabulary
 
 METADATA_KEY = "charsmith"
 FORMAT = 1
+BYTES_PER_NUMBER = 4
+"""float32."""
 MAX_HEADER_BYTES = 16 * 1024 * 1024
 """All of Unicode as a vocabulary takes 4.4 MB; anything longer is no checkpoint of ours."""
 MAX_MARKS = 4_000
@@ -44,6 +46,13 @@ class CheckpointInfo:
     """`TrainingConfig.as_dict()` of the training that made it; empty if unknown."""
 
 
+def tensor_order(header: bytes) -> list[str]:
+    """Of a file that `read_info` has found valid: its tensors' names, in the order of their bytes."""
+    entries = json.loads(header[8:])
+    del entries["__metadata__"]
+    return sorted(entries, key=lambda name: entries[name]["data_offsets"])
+
+
 def read_info(source: bytes | memoryview | str | os.PathLike[str], *, file_bytes: int | None = None) -> CheckpointInfo:
     """What a checkpoint says, after checking it against its own tensors' names, shapes, types and offsets.
 
@@ -60,11 +69,17 @@ def read_info(source: bytes | memoryview | str | os.PathLike[str], *, file_bytes
     if len(source) < end or (file_bytes is not None and file_bytes < end):
         raise InvalidCheckpoint("the file ends within its header")
     header = _parse(bytes(source[8:end]), "the header")
-    info = _info_from(header.pop("__metadata__", None))
+    info = info_from(header.pop("__metadata__", None))
     data_bytes = _check_tensors(header, info)
     if file_bytes is not None and file_bytes != end + data_bytes:
         raise InvalidCheckpoint(f"the file has {file_bytes} bytes, its header promises {end + data_bytes}")
     return info
+
+
+def may_be_onnx(start: bytes) -> bool:
+    """Whether a file with these first 8 bytes is rather an ONNX file (models.onnx_file): that begins with its format's
+    version, field 1 of a protobuf message; ours with a length of some millions at most, as a 64-bit number."""
+    return start[:1] == b"\x08" and any(start[3:8])
 
 
 def header_bytes(start: bytes) -> int:
@@ -91,6 +106,19 @@ def metadata_of(info: CheckpointInfo) -> dict[str, str]:
         "training": info.training,
     }
     return {METADATA_KEY: json.dumps(document, ensure_ascii=False, allow_nan=False)}
+
+
+def checkpoint_header(info: CheckpointInfo) -> bytes:
+    """The beginning of the file, to which the tensors' bytes are added in the order of their names, as safetensors'
+    own `save` would write it."""
+    entries: dict[str, object] = {"__metadata__": metadata_of(info)}
+    end = 0
+    for name, shape in sorted(info.config.parameter_shapes(len(info.vocabulary)).items()):
+        begin, end = end, end + BYTES_PER_NUMBER * math.prod(shape)
+        entries[name] = {"dtype": "F32", "shape": shape, "data_offsets": (begin, end)}
+    text = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
 
 
 def _parse(text: bytes | str, what: str) -> dict[str, Any]:
@@ -123,7 +151,8 @@ def _no_constant(name: str) -> float:
     raise ValueError(f"{name} is not a number")
 
 
-def _info_from(metadata: object) -> CheckpointInfo:
+def info_from(metadata: object) -> CheckpointInfo:
+    """What `metadata_of` was made of. Raises InvalidCheckpoint."""
     if not isinstance(metadata, dict) or not isinstance(metadata.get(METADATA_KEY), str):
         raise InvalidCheckpoint("not a Charsmith checkpoint: its metadata have no entry `charsmith`")
     document = _parse(metadata[METADATA_KEY], "the metadata")
@@ -184,6 +213,6 @@ def _span(name: str, entry: object, shape: tuple[int, ...]) -> tuple[int, int]:
     if not isinstance(offsets, list) or len(offsets) != 2 or any(type(offset) is not int for offset in offsets):
         raise InvalidCheckpoint(f"tensor {name} has no valid offsets")
     begin, end = offsets
-    if begin < 0 or end - begin != 4 * math.prod(shape):
+    if begin < 0 or end - begin != BYTES_PER_NUMBER * math.prod(shape):
         raise InvalidCheckpoint(f"tensor {name} has offsets {begin} to {end}, which do not fit its shape")
     return begin, end

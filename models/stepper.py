@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models import inference, likelihood, pair_reader
-from models.config import ModelConfig
+from models.config import ModelConfig, Precision
 from models.folded import MOST_TRIED_ROWS, Folded, folded_bytes
 from models.padded_stepper import PaddedStepper
 from models.pair_reader import PairReader, Read, prepare, worth_two_threads
-from models.precision import multiplies_bfloat16
+from models.precision import resolve_precision
 from models.rnn import CharRNN
 from models.row_arrays import RowArrays
 from models.sampling import SamplingConfig
@@ -214,9 +214,10 @@ class Stepper:
         self._sums_2RG, self._logits_RV = np.empty((2, rows, G), np.float32), np.empty((rows, V), np.float32)
 
 
-def compile_first() -> None:
+def compile_first(precision: Precision = "auto") -> None:
     """Have everything compiled, which takes fifteen seconds once on a machine, before a stream waits for it."""
-    stepper = Stepper(CharRNN(ModelConfig(hidden_size=1, embedding_size=1), vocabulary_size=1), _type_on_cpu())
+    dtype = _type_on_cpu(precision)
+    stepper = Stepper(CharRNN(ModelConfig(hidden_size=1, embedding_size=1), vocabulary_size=1), dtype)
     state_LPH = stepper.read(stepper.empty_state, np.zeros(1, np.int64))
     stepper.join(state_LPH, 0, SamplingConfig(), 0, 0)
     stepper.write(1)
@@ -224,24 +225,24 @@ def compile_first() -> None:
     stepper.read_lanes(lanes, ids_TR)
     top_ids_TRK, top_scores_TRK = np.empty((1, 1, 1), np.int32), np.empty((1, 1, 1), np.float32)
     stepper.score_lanes(lanes, ids_TR, np.empty((1, 1), np.float32), top_ids_TRK, top_scores_TRK)
-    pair_reader.compile_first(_type_on_cpu())
+    pair_reader.compile_first(dtype)
 
 
-def stepper_of(network: CharRNN) -> Stepper | PaddedStepper:
-    """The stepper for the device that the network is on."""
+def stepper_of(network: CharRNN, precision: Precision = "auto") -> Stepper | PaddedStepper:
+    """The stepper for the device that the network is on. `precision` is of the CPU; another device takes float32."""
     if _device_of(network).type != "cpu":
         return PaddedStepper(network)
-    return Stepper(network, _type_on_cpu())
+    return Stepper(network, _type_on_cpu(precision))
 
 
-def stepper_bytes(network: CharRNN) -> int:
+def stepper_bytes(network: CharRNN, precision: Precision = "auto") -> int:
     """Memory of the network that `stepper_of` would take beside it; on another device none, it takes the network."""
-    return folded_bytes(network, _type_on_cpu()) if _device_of(network).type == "cpu" else 0
+    return folded_bytes(network, _type_on_cpu(precision)) if _device_of(network).type == "cpu" else 0
 
 
 def _device_of(network: CharRNN) -> torch.device:
     return next(network.parameters()).device
 
 
-def _type_on_cpu() -> torch.dtype:
-    return torch.bfloat16 if multiplies_bfloat16("cpu") else torch.float32
+def _type_on_cpu(precision: Precision) -> torch.dtype:
+    return torch.bfloat16 if resolve_precision(precision, "cpu") == "bfloat16" else torch.float32

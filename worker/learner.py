@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.config import ModelConfig, TrainingConfig
+from models.precision import resolve_precision
 from models.rnn import CharRNN
 from worker.batches import Lanes
-from worker.precision import multiplying_in, resolve_precision
+from worker.precision import multiplying_in
 from worker.sampled_softmax import SampledSoftmax
 
 BETAS = (0.9, 0.99)

@@ -24,6 +24,7 @@ from app.generation.shelf import Decoded, Refused, Shelf
 from app.generation.turns import take_turn
 from app.processes import end_with_parent, parent_socket
 from app.store.opening import open_database
+from models.config import Precision
 from models.engine import Engine
 from models.row_state import RowState
 from models.rows import NothingAllowed, RowOutput, RowRequest
@@ -37,7 +38,7 @@ SAMPLING = tuple(field.name for field in dataclasses.fields(SamplingConfig))
 class Process:
     """Everything that the generation process holds."""
 
-    def __init__(self, connection: socket.socket, database_url: str, device: str) -> None:
+    def __init__(self, connection: socket.socket, database_url: str, device: str, precision: Precision) -> None:
         woken, self._waker = socket.socketpair()
         self._connection = connection
         self._decoder = Decoder()
@@ -45,7 +46,8 @@ class Process:
         self._selector = selectors.DefaultSelector()
         self._selector.register(connection, selectors.EVENT_READ, self._receive)
         self._selector.register(woken, selectors.EVENT_READ, lambda: bool(woken.recv(4096)))
-        self._shelf = Shelf(open_database(database_url), device, lambda: self._waker.sendall(b"\0"))
+        database = open_database(database_url)
+        self._shelf = Shelf(database, device, lambda: self._waker.sendall(b"\0"), precision=precision)
         self._scoring = Scoring(self._shelf, self._outbox)
         self._waiting: dict[str, list[Message]] = {}  # commands, by the blob that is being read
         self._home: dict[int, Engine] = {}
@@ -254,7 +256,7 @@ def main() -> None:
     _set_up_torch()
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the service went away while we told it something
         if begin := _first_message(connection):
-            Process(connection, begin["database_url"], _resolved(begin["device"])).run()
+            Process(connection, begin["database_url"], _resolved(begin["device"]), begin["precision"]).run()
     os._exit(0)  # not waiting for the loading thread
 
 

@@ -21,6 +21,7 @@ from app.store.database import Database
 from app.store.errors import Corrupted, NotFound
 from models.checkpoint import decode_checkpoint
 from models.checkpoint_header import CheckpointInfo, InvalidCheckpoint
+from models.config import Precision
 from models.engine import Engine
 from models.padded_stepper import PaddedStepper
 from models.stepper import Stepper, compile_first, stepper_bytes, stepper_of
@@ -51,11 +52,19 @@ class Decoded(NamedTuple):
 class Shelf:
     """Engines by the id of the blob that their model was read from. `wake` is called from the loading thread."""
 
-    def __init__(self, database: Database, device: str, wake: Callable[[], None], budget: int = BUDGET_BYTES) -> None:
+    def __init__(
+        self,
+        database: Database,
+        device: str,
+        wake: Callable[[], None],
+        budget: int = BUDGET_BYTES,
+        precision: Precision = "auto",
+    ) -> None:
         self._database = database
         self._device = device
         self._wake = wake
         self._budget = budget
+        self._precision = precision
         self.loads = 0
         """How often a model was taken in."""
         self._engines: OrderedDict[str, Engine] = OrderedDict()
@@ -129,7 +138,7 @@ class Shelf:
     def _load_forever(self) -> None:
         if self._device == "cpu":
             try:
-                compile_first()
+                compile_first(self._precision)
             except Exception:  # what is wrong meets the first model as well, which then tells its reader
                 log.exception("the engine could not be compiled beforehand")
         while True:
@@ -141,9 +150,9 @@ class Shelf:
         try:
             self._check_room(blob_bytes(self._database, blob_id), in_use)
             network, info = decode_checkpoint(b"".join(read_blob(self._database, blob_id)))
-            self._check_room(stepper_bytes(network), in_use)  # before they are taken
+            self._check_room(stepper_bytes(network, self._precision), in_use)  # before they are taken
             parameters = sum(p.numel() for p in network.parameters())
-            return Decoded(stepper_of(network.to(self._device)), info, parameters)
+            return Decoded(stepper_of(network.to(self._device), self._precision), info, parameters)
         except Refused as refused:
             return refused
         except NotFound:

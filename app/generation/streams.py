@@ -73,7 +73,12 @@ class Generation:
 
     def __init__(self, settings: Settings, database_url: str, patience: Patience | None = None) -> None:
         self._patience = patience or Patience()
-        self._beginning = {"do": "begin", "database_url": database_url, "device": settings.generation_device}
+        self._beginning = {
+            "do": "begin",
+            "database_url": database_url,
+            "device": settings.generation_device,
+            "precision": settings.generation_precision,
+        }
         self._compiled_dir = settings.compiled_dir
         self._log = {logs.LEVEL: settings.log_level, logs.FORMAT: settings.log_format}
         self._max_streams = settings.max_streams

@@ -5,9 +5,9 @@ model only after its header was checked here and its numbers in the generation p
 """
 
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, File, Form, Request, Response, UploadFile
+from fastapi import APIRouter, File, Form, Query, Request, Response, UploadFile
 from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
@@ -19,7 +19,7 @@ from app.documents import (
     model_document,
     page_document,
 )
-from app.errors import refusal, too_large
+from app.errors import invalid, refusal, too_large
 from app.file_names import name_from
 from app.generation.streams import Generation, GenerationRefused
 from app.openapi import body, problems
@@ -40,13 +40,14 @@ from app.store.database import Database
 from app.store.errors import Corrupted
 from app.store.names import check_name
 from app.store.trained_models import Checkpoint
-from models.checkpoint_header import CheckpointInfo, header_bytes, read_info
+from models.checkpoint_header import CheckpointInfo, InvalidCheckpoint, header_bytes, may_be_onnx, read_info
 
 router = APIRouter(tags=["models"], route_class=GuardedRoute)
 uploads = APIRouter(tags=["models"], route_class=GuardedRoute)
 """Included apart: these take larger bodies."""
 
-SAFETENSORS = "application/octet-stream"
+FILE = "application/octet-stream"
+ModelFormat = Literal["safetensors", "onnx"]
 
 
 @router.get("/models", summary="List models", responses=problems(422))
@@ -62,7 +63,9 @@ async def upload_model(
     settings: Configured,
     generation: Generating,
     response: Response,
-    file: Annotated[UploadFile, File(description="A safetensors file, as `GET /models/{key}/download` gives it.")],
+    file: Annotated[
+        UploadFile, File(description="A file as `GET /models/{key}/download` gives it, safetensors or ONNX.")
+    ],
     name: Annotated[
         str | None,
         Form(description="Default: made from the file's name.", max_length=1000, examples=["shakespeare-copy"]),
@@ -73,8 +76,8 @@ async def upload_model(
         raise too_large()
     name = check_name(name or name_from(file.filename, "model"))
     async with request.app.state.one_header:
-        info = await run_in_threadpool(_read_header, file)
-    blob = await run_in_threadpool(blobs.write_blob, database, pieces_of(file))
+        info, pieces = await run_in_threadpool(_read_header, file)
+    blob = await run_in_threadpool(blobs.write_blob, database, pieces)
     try:
         await _inspect(generation, blob.id)
         model = await run_in_threadpool(trained_models.add_model, database, blob, name, _described(info))
@@ -93,10 +96,14 @@ async def _inspect(generation: Generation, blob_id: str) -> None:
         raise refusal(error, "file") from None
 
 
-def _read_header(file: UploadFile) -> CheckpointInfo:
-    """What the file says about itself. Raises InvalidCheckpoint."""
+def _read_header(file: UploadFile) -> tuple[CheckpointInfo, Iterator[bytes]]:
+    """What the file says about itself, and the checkpoint file that is stored. Raises InvalidCheckpoint."""
     start = file.file.read(8)
-    return read_info(start + file.file.read(header_bytes(start) - 8), file_bytes=file.size)
+    if may_be_onnx(start):
+        from models.onnx_file import checkpoint_of_onnx  # the onnx package is 13 MB of memory that few need
+
+        return checkpoint_of_onnx(file.file)
+    return read_info(start + file.file.read(header_bytes(start) - 8), file_bytes=file.size), pieces_of(file)
 
 
 def _described(info: CheckpointInfo) -> dict[str, Any]:
@@ -140,17 +147,39 @@ def list_checkpoints(database: StoredIn, key: ModelKey) -> CheckpointsDocument:
     "/models/{key}/download",
     summary="Download a model",
     response_class=StreamingResponse,
-    responses=problems(404, 422, 500, ok={200: body(SAFETENSORS, binary=True)}),
+    responses=problems(404, 422, 500, ok={200: body(FILE, binary=True)}),
 )
-def download_model(database: StoredIn, key: CheckpointKey) -> Response:
+def download_model(
+    database: StoredIn,
+    key: CheckpointKey,
+    format: Annotated[
+        ModelFormat, Query(description="Or as an ONNX graph of one step, which `onnxruntime` and others run.")
+    ] = "safetensors",
+) -> Response:
     """The best checkpoint, or the one of `name@step`, as one safetensors file that holds everything."""
     model, checkpoint = trained_models.find_checkpoint(database, key)
+    size, pieces = checkpoint.bytes, _read(database, checkpoint)
+    if format == "onnx":
+        size, pieces = _as_onnx(pieces)
     headers = {
-        "Content-Disposition": f'attachment; filename="{model.name}-{checkpoint.step}.safetensors"',
-        "Content-Length": str(checkpoint.bytes),
+        "Content-Disposition": f'attachment; filename="{model.name}-{checkpoint.step}.{format}"',
+        "Content-Length": str(size),
     }
-    pieces = begun(_read(database, checkpoint))
-    return StreamingResponse(pieces, media_type=SAFETENSORS, headers=headers)
+    return StreamingResponse(begun(pieces), media_type=FILE, headers=headers)
+
+
+def _as_onnx(pieces: Iterator[bytes]) -> tuple[int, Iterator[bytes]]:
+    """How many bytes the ONNX file has, and the bytes."""
+    from models.onnx_file import TooLargeForOnnx, onnx_of_checkpoint  # the onnx package is 13 MB that few need
+
+    try:
+        return onnx_of_checkpoint(pieces)
+    except TooLargeForOnnx as error:
+        raise invalid("format", str(error)) from None
+    except InvalidCheckpoint:
+        for _ in pieces:  # stored was a valid one: it is damaged, which is known at the end
+            pass
+        raise
 
 
 def _read(database: Database, checkpoint: Checkpoint) -> Iterator[bytes]:

@@ -24,7 +24,8 @@ export function begin() {
   at("runs-more").addEventListener("click", telling(() => list(next)));
   for (const act of ["pause", "resume", "cancel"]) at(`run-${act}`).addEventListener("click", telling(() => change(act)));
   at("run-delete").addEventListener("click", telling(drop));
-  at("run-download").addEventListener("click", telling(download));
+  at("run-download").addEventListener("click", telling(() => download("safetensors")));
+  at("run-download-onnx").addEventListener("click", telling(() => download("onnx")));
   at("run-write").addEventListener("click", () => {
     location.hash = `#write/${run.job.model_id}`;
   });
@@ -295,7 +296,7 @@ function tell() {
   at("run-resume").hidden = job.status !== "paused";
   at("run-cancel").hidden = !LIVE.has(job.status) && job.status !== "paused";
   at("run-delete").hidden = job.status === "running";
-  at("run-write").hidden = at("run-download").hidden = !job.model_id;
+  for (const id of ["run-write", "run-download", "run-download-onnx"]) at(id).hidden = !job.model_id;
   const perCharacter = progress.val_loss ?? progress.train_loss;
   define(at("run-numbers"), [
     ["Step", progress.steps ? `${count(progress.step)} of ${count(progress.steps)}` : count(progress.step)],
@@ -324,13 +325,14 @@ async function change(act) {
 }
 
 /** The model's best checkpoint as a file. By a link the key could not be shown. */
-async function download() {
-  const { model_id, name } = run.job;
-  const file = await (await call("GET", `models/${model_id}/download`)).blob();
+async function download(format) {
+  const { model_id } = run.job;
+  const name = `${run.job.name}.${format}`;
+  const file = await (await call("GET", `models/${model_id}/download?format=${format}`)).blob();
   const href = URL.createObjectURL(file);
-  element("a", { href, download: `${name}.safetensors` }).click();
+  element("a", { href, download: name }).click();
   setTimeout(() => URL.revokeObjectURL(href), 60_000);
-  say(`${name}.safetensors, ${bytes(file.size)}.`);
+  say(`${name}, ${bytes(file.size)}.`);
 }
 
 async function drop() {

@@ -1,6 +1,7 @@
 """Looking at, downloading, uploading and deleting models over HTTP."""
 
 import contextlib
+import io
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,12 +14,13 @@ import pytest
 from app.generation.streams import GenerationRefused
 from app.routes import models
 from app.settings import Settings
-from app.store import claims, recording
+from app.store import claims, recording, trained_models
 from app.store.claims import Claim
 from app.store.job_state import JobStatus
 from models.checkpoint import encode_checkpoint
 from models.checkpoint_header import CheckpointInfo, read_info
 from models.config import ModelConfig
+from models.onnx_file import checkpoint_of_onnx
 from models.rnn import CharRNN
 from models.vocabulary import Vocabulary
 from tests.api.service import Service, assert_problem, running, walk
@@ -97,6 +99,55 @@ def test_a_download_is_the_best_checkpoint_or_the_one_asked_for(
     assert answer.content == trained[step]
     assert answer.headers["content-length"] == str(len(trained[step]))
     assert answer.headers["content-disposition"] == f'attachment; filename="hamlet-{step}.safetensors"'
+
+
+@pytest.mark.parametrize(("key", "step"), [("hamlet", 10), ("hamlet@20", 20)])
+def test_a_download_may_be_an_onnx_file_which_can_be_uploaded(
+    service: Service, trained: dict[int, bytes], key: str, step: int
+) -> None:
+    answer = service.http.get(f"/models/{key}/download?format=onnx")
+
+    assert checkpoint_of_onnx(io.BytesIO(answer.content))[0] == read_info(trained[step])
+    assert answer.headers["content-length"] == str(len(answer.content))
+    assert answer.headers["content-disposition"] == f'attachment; filename="hamlet-{step}.onnx"'
+
+    model = upload(service, answer.content).json()
+    assert (model["config"], model["best"]["step"]) == (CONFIG.as_dict(), step)
+    assert service.http.get("/models/copy/download").content == trained[step]
+
+
+@pytest.mark.parametrize("place", [0, 5, 12, -1])
+@pytest.mark.parametrize("file_format", ["safetensors", "onnx"])
+def test_a_damaged_checkpoint_is_told_in_every_format_and_not_given_out_again(
+    service: Service, trained: dict[int, bytes], file_format: str, place: int
+) -> None:
+    _, checkpoint = trained_models.find_checkpoint(service.database, "hamlet")
+    damaged = bytearray(trained[10])
+    damaged[place] ^= 1
+    with service.database.write() as connection:
+        connection.exec_driver_sql(
+            "UPDATE blob_chunks SET data = ? WHERE blob_id = ?", (bytes(damaged), checkpoint.blob_id)
+        )
+    call = f"/models/hamlet/download?format={file_format}"
+
+    assert assert_problem(service.http.get(call), 500)["code"] == "corrupted"
+    assert f"hamlet-20.{file_format}" in service.http.get(call).headers["content-disposition"]
+
+
+def test_another_format_is_refused_with_what_there_is(service: Service, trained: dict[int, bytes]) -> None:
+    problem = assert_problem(service.http.get("/models/hamlet/download?format=gguf"), 422, "format")
+    assert "'safetensors' or 'onnx'" in problem["detail"]
+
+
+def test_an_onnx_file_with_another_graph_is_refused_and_nothing_is_kept(
+    service: Service, trained: dict[int, bytes]
+) -> None:
+    file = service.http.get("/models/hamlet/download?format=onnx").content
+
+    problem = assert_problem(upload(service, file.replace(b"Tanh", b"Relu")), 422, "file")
+
+    assert (problem["code"], "the graph is not" in problem["detail"]) == ("invalid_model_file", True)
+    assert service.generation.inspected == []
 
 
 @pytest.mark.parametrize("key", ["macbeth", "hamlet@11", "hamlet@x", "hamlet@", "@", "hamlet@" + "9" * 5000, "%00"])

@@ -14,6 +14,7 @@ import pytest
 from app.store.api_keys import Scope, create_key, revoke_key
 from app.store.opening import open_existing
 from models.checkpoint_header import read_info
+from models.onnx_file import checkpoint_of_onnx
 from tests.browser.conftest import CHROMIUM, SIZE
 from tests.system.harness import TEXT, Installation, wait_for
 
@@ -73,6 +74,10 @@ def test_a_person_clicks_from_a_text_to_what_its_model_writes(shown: WebPage, te
         shown.button("Download").click()
     assert kept.value.suggested_filename == "bottles.safetensors"
     assert read_info(kept.value.path()).step == 40
+    with page.expect_download() as kept:
+        shown.button("Download as ONNX").click()
+    assert kept.value.suggested_filename == "bottles.onnx"
+    assert checkpoint_of_onnx(kept.value.path().open("rb"))[0].step == 40
 
     shown.button("Write with it").click()
     page.get_by_label("Prompt", exact=True).fill(TEXT[:10])

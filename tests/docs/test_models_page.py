@@ -1,4 +1,5 @@
-"""The lines of docs/models.md load every kind of network, and it says what ours says."""
+"""The lines of docs/models.md load every kind of network, and it says what ours says. Those for ONNX are run with the
+other blocks; that onnxruntime says what we say is tests/unit/test_onnx_file.py's."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from models.rnn import CharRNN
 from models.vocabulary import Vocabulary
 from tests.docs.blocks import blocks_of
 
-LOADING, _ = (block.text for block in blocks_of("docs/models.md", "python"))
+LOADING, _, _ = (block.text for block in blocks_of("docs/models.md", "python"))
 VOCABULARY = Vocabulary(sorted("\n abcdé語"))
 TEN = 10
 
