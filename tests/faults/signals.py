@@ -55,12 +55,13 @@ def wait_for(what: str, probe: Callable[[], T | None]) -> T:
 
 
 class Listener(threading.Thread):
-    """A client of a stream that reads to its end."""
+    """A client of a stream that reads to its end, with a pause after each line: so that the longest text lasts."""
 
-    def __init__(self, url: str, **how: Any) -> None:
+    def __init__(self, url: str, pause: float = 0.0, **how: Any) -> None:
         super().__init__(daemon=True)
         self._url = url
         self._how = how
+        self.pause = pause
         self.heard: list[str] = []
         self.broke_off: str | None = None
 
@@ -69,6 +70,7 @@ class Listener(threading.Thread):
             with httpx.stream("GET", self._url, timeout=60, trust_env=False, **self._how) as answer:
                 for line in answer.iter_lines():
                     self.heard.append(line)
+                    time.sleep(self.pause)
         except httpx.HTTPError as error:
             self.broke_off = repr(error)
 
@@ -109,7 +111,8 @@ def _stop_once(
     job = _wait_for_step(installation, job_id, before + 1)
     followed = Listener(f"{installation.url}/jobs/{job_id}/events")
     query = {"model": job["model_id"], "max_characters": 1_000_000}
-    written = Listener(f"{installation.url}/generate", params=query, headers={"Accept": "text/event-stream"})
+    accept = {"Accept": "text/event-stream"}
+    written = Listener(f"{installation.url}/generate", pause=0.01, params=query, headers=accept)
     for listener in (followed, written):
         listener.start()
     wait_for("both streams", lambda: (len(followed.heard) > 3 and len(written.heard) > 3) or None)
@@ -125,6 +128,7 @@ def _stop_once(
         assert seconds[-1] < GRACE_SECONDS, f"{what}: took {seconds[-1]:.1f} s\n{installation.logs()}"
         if program is worker:  # who follows is told at the next look, twice a second: the service may end before
             wait_for("the job to be told queued", lambda: _statuses(followed)[-1:] == ["queued"] or None)
+    written.pause = 0
     for listener in (followed, written):
         listener.join(30)
     assert followed.broke_off is None, f"{what}: {followed.broke_off}"
