@@ -118,9 +118,10 @@ def score(
     if as_json:
         print_json(scores)
         return
-    for position, likeliest in enumerate(scores.get("top", [])):
+    beside = zip(scores.get("text", []), scores["log_probabilities"], scores.get("top", []), strict=False)
+    for position, (character, score, likeliest) in enumerate(beside):
         told = "  ".join(f"{one['character']!r} {one['log_probability']:.3f}" for one in likeliest)
-        write_text(f"{position:>8}  {scores['log_probabilities'][position]:8.3f}  {told}\n")
+        write_text(f"{position:>8}  {character!r:>6} {score:8.3f}  |  {told}\n")
     write_text(
         f"{scores['bits_per_character']:.4f} bits per character, perplexity {scores['perplexity']:.3f} "
         f"({scores['characters']:,} characters, {scores['characters_per_second']:,.0f} a second)\n"

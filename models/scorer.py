@@ -77,6 +77,11 @@ class Scorer:
         """That have been read, normalized; without those that are skipped."""
         return len(self._ids) // self._type.itemsize - 1
 
+    def ids(self, begin: int, end: int) -> list[int]:
+        """Those characters, by their places in the text that is scored."""
+        ids_N = np.frombuffer(self._ids, self._type)[1:]
+        return ids_N[begin:end].tolist()  # type: ignore[no-any-return]
+
     def read(self, piece: str) -> None:
         """The text goes on so. Raises UnknownCharacter, with the position in the whole normalized text."""
         self._take(self._normalizer.feed(piece))

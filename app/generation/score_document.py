@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.engine import SHORTEST_SECONDS
-from models.scorer import Scorer
+from models.scorer import PIECE_NUMBERS, Scorer
 from models.scores import Scores
 
 LARGEST_LOSS = 700.0
@@ -22,7 +22,8 @@ LARGEST_LOSS = 700.0
 
 
 class ScoreDocument:
-    """What one scorer has to tell. Alternatives come first; the text's own scores then wait, in 4 bytes each."""
+    """What one scorer has to tell. Alternatives come first, with what they are beside: the text's characters. The
+    text's own scores then wait, in 4 bytes each."""
 
     def __init__(
         self, scorer: Scorer, vocabulary: str, *, top: bool, clock: Callable[[], float] = time.perf_counter
@@ -55,12 +56,21 @@ class ScoreDocument:
                 waiting.append(scores.of_text_N.copy())  # not a view, which would keep all alternatives
             yield before + (self._alternatives(scores) if self._top else _numbers(scores.of_text_N))
             before = ","
+        if self._top:
+            yield from self._text()
         before = '],"log_probabilities":['
         for scores_of_text in waiting:
             yield before + _numbers(scores_of_text)
             before = ","
         self.finished = True
         yield "]," + json.dumps(self._sums(), allow_nan=False).removeprefix("{")
+
+    def _text(self) -> Iterator[str]:
+        before = '],"text":['
+        for begin in range(0, self._scorer.characters, PIECE_NUMBERS):
+            ids = self._scorer.ids(begin, begin + PIECE_NUMBERS)
+            yield before + ",".join([json.dumps(self._vocabulary[one], ensure_ascii=False) for one in ids])
+            before = ","
 
     def _sums(self) -> dict[str, Any]:
         loss, seconds = self._scorer.loss, self._seconds + self._clock() - self._began

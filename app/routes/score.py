@@ -51,6 +51,10 @@ class ScoredDocument(BaseModel):
     top: list[list[Alternative]] = Field(
         default=[], description="Only if asked for: the likeliest characters at each position, likeliest first."
     )
+    text: list[str] = Field(
+        default=[],
+        description="Only with `top`: the characters that were scored, normalized, without what was skipped.",
+    )
     log_probabilities: list[float] = Field(
         description="Of each character of the text, normalized and without what was skipped, given those before it."
     )

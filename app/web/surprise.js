@@ -11,8 +11,6 @@ const TOP = 8;
 /** Bits from which on a character has the next darker colour. */
 const EDGES = [1, 2, 4, 6, 8, 11];
 const MOST_CHARACTERS = 20_000;
-/** Different characters that are left out one by one, as the service names them. */
-const MOST_UNKNOWN = 200;
 
 let models = [];
 let told = null; // what the service said of the text that is shown
@@ -47,10 +45,8 @@ async function colour() {
   at("surprised").replaceChildren();
   at("surprised-else").replaceChildren(hint.cloneNode(true));
   at("surprise-told").textContent = "";
-  let text = normalized(at("surprise-text").value, model.config.normalization);
-  [told, text] = await score(model.id, text, at("surprise-unknown").checked);
-  const characters = [...text];
-  if (characters.length !== told.characters) throw new Mistake("The service has read another text than this one.");
+  const unknown = at("surprise-unknown").checked ? "skip" : "refuse";
+  told = await post("score", { model: model.id, text: at("surprise-text").value, top: TOP, unknown });
   const holder = at("surprised");
   places = [];
   let place = 0;
@@ -60,7 +56,7 @@ async function colour() {
     if (run) holder.append(element("span", { className: `s${shade}` }, run));
     run = "";
   };
-  characters.forEach((character, n) => {
+  told.text.forEach((character, n) => {
     places.push(place);
     place += character.length;
     const bits = -told.log_probabilities[n] / Math.LN2;
@@ -73,27 +69,6 @@ async function colour() {
   at("surprise-legend").hidden = false;
   at("surprise-told").textContent = `${count(told.characters)} characters, ${told.bits_per_character.toFixed(3)} bits each, perplexity ${told.perplexity.toFixed(2)}`;
   say("Coloured.");
-}
-
-/** The answer, and the text that it is about: of characters that the model does not know the service names the first. */
-async function score(model, text, leaveOut) {
-  for (let left = MOST_UNKNOWN; ; left -= 1) {
-    try {
-      return [await post("score", { model, text, top: TOP }), text];
-    } catch (error) {
-      if (!leaveOut || !left || !error.character) throw error;
-      text = text.replaceAll(error.character, "");
-      if (!text) throw new Mistake("The model knows none of these characters.");
-    }
-  }
-}
-
-/** As the model's normalization reads a text (models/vocabulary.py), so that each score finds its character. */
-function normalized(text, normalization) {
-  if (normalization === "nfc") return text.normalize("NFC");
-  if (normalization !== "letters") return text;
-  const bare = [...text.normalize("NFKD").toLowerCase()].filter((one) => !/^\p{M}$/u.test(one));
-  return bare.map((one) => (/^[a-z]$/.test(one) ? one : " ")).join("").replace(/ {2,}/g, " ");
 }
 
 function explain(index) {

@@ -146,6 +146,15 @@ def test_a_character_that_the_model_does_not_know_is_named_with_its_place(servic
         assert (problem["character"], problem["position"]) == ("€", before)
     skipped = scored(service, "a€b\r", unknown="skip").json()
     assert skipped["log_probabilities"] == scored(service, "ab").json()["log_probabilities"]
+    assert "text" not in skipped
+
+
+def test_beside_alternatives_stand_the_characters_that_were_scored(service: GeneratingService) -> None:
+    text = 'a€"b' + "to be or not to be " * 300 + "\\"
+    document = scored(service, text, unknown="skip", top=1).json()
+    known = set(decode_checkpoint(tiny_checkpoint())[1].vocabulary.characters)
+    assert "".join(document["text"]) == "".join(character for character in text if character in known)
+    assert len(document["text"]) == len(document["top"]) == len(document["log_probabilities"]) > 5_000
 
 
 def test_a_text_without_a_character_is_refused(service: GeneratingService) -> None:

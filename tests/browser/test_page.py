@@ -6,6 +6,7 @@ Screenshots lie in pytest's temporary folder; `pytest tests/browser --basetemp=F
 import re
 from collections.abc import Iterator
 from contextlib import closing
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def test_a_person_clicks_from_a_text_to_what_its_model_writes(shown: WebPage, te
     with page.expect_download() as kept:
         shown.button("Download as ONNX").click()
     assert kept.value.suggested_filename == "bottles.onnx"
-    assert checkpoint_of_onnx(kept.value.path().open("rb"))[0].step == 40
+    assert checkpoint_of_onnx(BytesIO(kept.value.path().read_bytes()))[0].step == 40
 
     shown.button("Write with it").click()
     page.get_by_label("Prompt", exact=True).fill(TEXT[:10])
