@@ -264,18 +264,17 @@ def take_over(folder: Path, times: int) -> list[float]:
         job_id = installation.submit(**training("gru", ENDLESS))["id"]
         step = 0
         for number in range(times):
-            attempt = number + 1
-            job = installation.wait_for_status(job_id, "running", seconds=PATIENCE_SECONDS)
+            installation.wait_for_status(job_id, "running", seconds=PATIENCE_SECONDS)
             _wait_for_step(installation, job_id, step + 1)  # a third death without progress would be a crash loop
             time.sleep(1.0 + number % 3)  # somewhere between two heartbeats
-            step = installation.latest_step(installation.job(job_id))
+            job = installation.job(job_id)
+            step = installation.latest_step(job)
             holder = next(one for one in workers if one.poll() is None and _trains(one.pid))
             holder.kill()
             died_at = time.monotonic()
-            _wait_for_attempt(installation, job_id, attempt + 1, "a takeover")
+            _wait_for_attempt(installation, job_id, job["attempt"] + 1, "a takeover")
             seconds.append(time.monotonic() - died_at)
             holder.wait()
-            assert job["id"] == job_id
             workers = [one for one in workers if one.poll() is None] + [installation.start("worker")]
     finally:
         installation.close()
