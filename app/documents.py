@@ -124,6 +124,7 @@ class JobDocument(Document):
         description="The `X-Request-ID` of the request that queued it, which the log lines of its training bear; null "
         "for jobs of before Charsmith kept it."
     )
+    metadata: dict[str, str] = Field(description="Notes of whoever queued it.")
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
@@ -228,6 +229,7 @@ def job_document(job: Job) -> JobDocument:
         attempt=job.attempt,
         worker=job.worker,
         request_id=job.request_id,
+        metadata=job.metadata or {},
         created_at=job.created_at,
         started_at=job.started_at,
         finished_at=job.finished_at,

@@ -35,7 +35,7 @@ async def refuse_unknown_fields(request: Request) -> None:
     Bodies of JSON are checked by their models.
     """
     known = KnownFields(request)
-    found = [(name, known.unknown_in_query(name)) for name in request.query_params if name not in known.query]
+    found = [(name, known.unknown_in_query(name)) for name in request.query_params if not known.in_query(name)]
     if known.form and is_form(_content_type(request)):  # it has been read already, with the limits of the app
         found += [(name, known.unknown_in_form(name)) for name in await request.form() if name not in known.form]
     if found:
@@ -115,4 +115,5 @@ def _field(location: Sequence[str | int]) -> str:
     """`training.steps` for (body, training, steps); `body` for what concerns all of it, as when it is not JSON."""
     if len(location) < 2 or (location[0] == "body" and isinstance(location[1], int)):
         return str(location[0]) if location else "request"
-    return ".".join(str(part) for part in location[1:])
+    # "[key]" is pydantic's for a name that is wrong, beside the name itself.
+    return ".".join(str(part) for part in location[1:] if part != "[key]")

@@ -4,6 +4,7 @@ Knows the calls by the OpenAPI document alone, so that what is documented and wh
 a message about an unknown field names those that are allowed in its place.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
@@ -12,6 +13,8 @@ from fastapi import Request
 
 LONGEST_NAME = 40
 """Of our own names the longest has 19 characters; looking for one that is like a name of megabytes would take long."""
+ENTRY = re.compile(r'(metadata)\[([^"\\]{1,64})\]')
+"""A parameter of a query that is one entry of another one, which is an object. FastAPI has no word for such."""
 
 
 class KnownFields:
@@ -28,6 +31,11 @@ class KnownFields:
         self.query = [parameter["name"] for parameter in operation.get("parameters", ()) if parameter["in"] == "query"]
         self.form = list(form)
         self.files = [name for name, schema in form.items() if "contentMediaType" in schema]
+
+    def in_query(self, name: str) -> bool:
+        """Whether the call has this parameter."""
+        entry = ENTRY.fullmatch(name)
+        return (entry[1] if entry else name) in self.query
 
     def unknown_in_query(self, name: str) -> str:
         """What is said about a parameter that the call does not have."""

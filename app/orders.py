@@ -26,7 +26,7 @@ def order_anew(request: JobRequest, places: Sequence[Place], corpus: Corpus) -> 
         request.preset, *_given(request), corpus.characters, vocabulary_size=size, on_gpu=_on_gpu(places)
     )
     check_feasible(config, course, corpus, size, places)
-    return Order(_name(request, corpus), config.as_dict(), course.as_dict())
+    return Order(_name(request, corpus), config.as_dict(), course.as_dict(), metadata=request.metadata or None)
 
 
 def order_continued(
@@ -43,7 +43,8 @@ def order_continued(
     size = len(info.vocabulary) + new
     course = presets.with_softmax_samples(course, given, size, on_gpu=_on_gpu(places))
     check_feasible(config, course, corpus, size, places)
-    return Order(_name(request, corpus), config.as_dict(), course.as_dict(), new_characters=new)
+    name, noted = _name(request, corpus), request.metadata or None
+    return Order(name, config.as_dict(), course.as_dict(), new_characters=new, metadata=noted)
 
 
 def _on_gpu(places: Sequence[Place]) -> bool:

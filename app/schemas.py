@@ -8,7 +8,16 @@ import re
 from itertools import islice
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 from app.presets import Preset
 from app.store.names import NAME_PATTERN
@@ -295,6 +304,26 @@ class TrainingSettings(Section):
     )
 
 
+def _without_quotes(name: str) -> str:
+    if '"' in name or "\\" in name:
+        raise ValueError("must hold no quotation mark and no backslash")
+    return name
+
+
+MetadataName = Annotated[
+    Text,
+    Field(min_length=1, max_length=64),
+    AfterValidator(_without_quotes),
+]
+METADATA_SCHEMA = {
+    "type": "object",
+    "maxProperties": 16,
+    "propertyNames": {"minLength": 1, "maxLength": 64, "pattern": r'^[^"\\]+$'},
+    "additionalProperties": {"type": "string", "maxLength": 512},
+}
+Metadata = Annotated[dict[MetadataName, Annotated[Text, Field(max_length=512)]], WithJsonSchema(METADATA_SCHEMA)]
+
+
 class JobRequest(Request):
     """What to train on; everything else has a default."""
 
@@ -328,3 +357,8 @@ class JobRequest(Request):
     )
     model: ModelSettings | None = None
     training: TrainingSettings | None = None
+    metadata: Metadata | None = Field(
+        default=None,
+        max_length=16,
+        description="Notes of your own, told with the job: up to 16 texts of 512 characters, under names of 64.",
+    )

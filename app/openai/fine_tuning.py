@@ -6,9 +6,10 @@ asked of it in one place is seen in the other.
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
-from app.errors import Problem
+from app.errors import Problem, invalid
+from app.known_fields import ENTRY
 from app.openai.dialect import PREFIX
 from app.openai.job_documents import (
     FineTuningJobDocument,
@@ -30,6 +31,23 @@ from app.store.errors import InvalidCursor, NotFound
 from app.store.events import events_before
 from app.store.names import InvalidName
 from models.config import InvalidConfig
+
+
+def _noted(
+    request: Request,
+    metadata: Annotated[
+        Literal["null"] | None,
+        Query(description="`null`: jobs without any; `metadata[name]=value`, once or more often: jobs with these."),
+    ] = None,
+) -> dict[str, str] | None:
+    """The entries that are asked for; none of them for jobs that have none; None for all jobs."""
+    wanted = {entry[2]: value for name, value in request.query_params.items() if (entry := ENTRY.fullmatch(name))}
+    if metadata is not None and wanted:
+        raise invalid("metadata", "jobs without any have none of these")
+    return wanted or (None if metadata is None else {})
+
+
+Noted = Annotated[dict[str, str] | None, Depends(_noted)]
 
 router = APIRouter(prefix=PREFIX, tags=["openai"], route_class=GuardedRoute)
 
@@ -63,10 +81,11 @@ def list_fine_tuning_jobs(
     database: StoredIn,
     limit: Limit = 20,
     after: After = None,
-    metadata: Annotated[Literal["null"] | None, Query(description="Jobs have none here.")] = None,
+    metadata: Noted = None,
 ) -> ListDocument[FineTuningJobDocument]:
     """All jobs, newest first."""
-    return page_document(jobs.list_jobs(database, min(limit, MOST_ITEMS), after), fine_tuning_document)
+    found = jobs.list_jobs(database, min(limit, MOST_ITEMS), after, metadata=metadata)
+    return page_document(found, fine_tuning_document)
 
 
 @router.get("/fine_tuning/jobs/{id}", summary="Look at a job", responses=problems(404, 422))

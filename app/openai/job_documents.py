@@ -72,7 +72,7 @@ class FineTuningJobDocument(Item):
     organization_id: Literal["charsmith"] = "charsmith"
     error: JobErrorDocument | None
     estimated_finish: int | None
-    metadata: None = None
+    metadata: dict[str, str] = Field(description="Notes of whoever queued it.")
     integrations: list[str] = Field(default=[])
     name: str = Field(description="Of the job and its model.")
     network: dict[str, Any] = Field(description="Every setting of the network.")
@@ -130,6 +130,7 @@ def fine_tuning_document(job: Job) -> FineTuningJobDocument:
         trained_tokens=_trained_characters(job.progress) if finished else None,
         error=JobErrorDocument(code=error["code"], message=error["detail"]) if error else None,
         estimated_finish=int(time.time() + (eta or 0)) if running else None,
+        metadata=job.metadata or {},
         name=job.name,
         network=job.model,
         training=job.training,

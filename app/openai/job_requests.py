@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema
 from app.errors import Problem, invalid, invalid_fields, problem_of
 from app.openai.not_done import NotDone
 from app.presets import Preset
-from app.schemas import JobRequest, ModelSettings, Request, Text, TrainingSettings
+from app.schemas import JobRequest, Metadata, ModelSettings, Request, Text, TrainingSettings
 from app.store.errors import NotFound
 from app.store.jobs import Order
 from models.config import TRAINING_RANGES, TrainingConfig
@@ -99,7 +99,7 @@ class FineTuningRequest(Request):
     training: TrainingSettings | None = Field(default=None, description="As `training` of `POST /jobs`.")
     validation_file: Annotated[None, NotDone("the end of the text is kept, training.validation_fraction of it")] = None
     integrations: Annotated[None, NotDone("nobody else is told of a job; its events are here", "array")] = None
-    metadata: Annotated[None, NotDone("a job has a name, its suffix, and no other notes", "object")] = None
+    metadata: Metadata | None = same("metadata")
 
     def job_request(self) -> JobRequest:
         """The same in our own words, but for the multiplier of the learning rate. Raises Problem."""
@@ -111,6 +111,7 @@ class FineTuningRequest(Request):
             from_checkpoint=None if is_size else self.model,
             model=self.network,
             training=self._training(),
+            metadata=self.metadata,
         )
 
     def amended(self, order: Order) -> Order:

@@ -53,6 +53,8 @@ class Job:
     """Of the API key that queued it; None: nobody was asked for one."""
     request_id: str | None
     """Of the request that queued it, as the logs have it."""
+    metadata: dict[str, str] | None
+    """What its owner noted beside it."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "status", JobStatus(self.status))

@@ -4,7 +4,7 @@ Knows nothing of workers but the flags that they read. A `key` is a job's id, or
 that name. Invariant: what is refused has changed nothing.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from typing import Any
@@ -49,6 +49,8 @@ class Order:
     training: dict[str, Any]
     new_characters: int | None = None
     """Of the corpus, that the checkpoint from which the job starts does not know."""
+    metadata: dict[str, str] | None = None
+    """What its owner notes beside it. Names hold no quotation mark and no backslash: databases are asked for them."""
 
 
 def enqueue(
@@ -161,9 +163,22 @@ def get_job(database: Database, key: str) -> Job:
         return find_job(connection, key)
 
 
-def list_jobs(database: Database, limit: int, after: str | None = None, status: JobStatus | None = None) -> Page[Job]:
-    """Newest first, those older than the job with the id `after`, of one status if given. Raises InvalidCursor."""
+def list_jobs(
+    database: Database,
+    limit: int,
+    after: str | None = None,
+    status: JobStatus | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> Page[Job]:
+    """Newest first, those older than the job with the id `after`, of one status if given. Raises InvalidCursor.
+
+    With `metadata` those that have all of these entries; with none of them (but not None) those that have none at all.
+    """
     query = select_jobs() if status is None else select_jobs().where(jobs.c.status == status.value)
+    if metadata is not None and not metadata:
+        query = query.where(jobs.c.metadata.is_(None))
+    for name, value in (metadata or {}).items():
+        query = query.where(jobs.c.metadata[name].as_string() == value)
     with database.read() as connection:
         return read_page(connection, Job, query, jobs, limit, after)
 

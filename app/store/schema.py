@@ -31,7 +31,7 @@ from sqlalchemy.types import TypeDecorator
 
 from app.store.job_state import FINISHED, JobStatus
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008")
 """The schema versions that this code knows, oldest first; the last one is what it works on."""
 
 CHUNK_BYTES = 1024 * 1024
@@ -228,6 +228,7 @@ jobs = Table(
     # No foreign key: keys are never deleted, and SQLite adds none to a table that is there.
     Column("key_id", String(64)),
     Column("request_id", String(64)),
+    Column("metadata", Json),
     _check("length(name) BETWEEN 1 AND 64", "name"),
     _check(one_of("status", JobStatus), "status"),
     _check("attempt >= 0 AND heartbeat >= 0 AND crashes >= 0", "counters"),

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import openai
 import pytest
 
@@ -154,7 +155,11 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ),
     ({"method": {"type": "dpo"}}, "method.type", "supervised"),
     ({"validation_file": "hamlet"}, "validation_file", "validation_fraction"),
-    ({"metadata": {"who": "I"}}, "metadata", "is not done here"),
+    ({"metadata": {"who": 1}}, "metadata.who", "must be a text"),
+    ({"metadata": {str(n): "" for n in range(17)}}, "metadata", "16"),
+    ({"metadata": {"a" * 65: "I"}}, "metadata." + "a" * 65, "64"),
+    ({"metadata": {'"': "I"}}, 'metadata."', "quotation mark"),
+    ({"metadata": {"who": "I" * 513}}, "metadata.who", "512"),
     ({"integrations": [{"type": "wandb", "wandb": {"project": "p"}}]}, "integrations", "is not done here"),
     ({"extra_body": {"network": {"hidden_size": 0}}}, "network.hidden_size", "must be a whole number"),
     ({"extra_body": {"training": {"steps": 1, "minutes": 1}}}, "training.minutes", "one budget"),
@@ -197,8 +202,31 @@ def test_jobs_are_listed_page_by_page(client: openai.OpenAI, service: Service) -
     assert client.fine_tuning.jobs.list(limit=2).has_more is True
     assert client.fine_tuning.jobs.list(limit=3).has_more is False
     assert [job.id for job in client.fine_tuning.jobs.list(metadata=None)] == ids[::-1]
-    with refused(400, param="metadata[who]"):
-        client.fine_tuning.jobs.list(metadata={"who": "I"})
+
+
+def test_jobs_are_found_by_their_metadata(client: openai.OpenAI, http: httpx.Client) -> None:
+    upload(client)
+
+    def ordered(**metadata: str) -> str:
+        return client.fine_tuning.jobs.create(model="tiny", training_file="hamlet", metadata=metadata).id
+
+    mine, ours, nobodys = ordered(who="I", why="a.b [c] = 'ä'"), ordered(who="we", why=""), ordered()
+
+    def found(metadata: dict[str, str]) -> list[str]:
+        return [job.id for job in client.fine_tuning.jobs.list(metadata=metadata)]
+
+    assert found({"who": "I"}) == found({"who": "I", "why": "a.b [c] = 'ä'"}) == [mine]
+    assert found({"why": ""}) == [ours]
+    assert found({"who": "I", "why": ""}) == found({"where": "I"}) == []
+    without = http.get("/v1/fine_tuning/jobs?metadata=null").json()["data"]
+    assert [job["id"] for job in without] == [nobodys]
+    assert client.fine_tuning.jobs.retrieve(mine).metadata == {"who": "I", "why": "a.b [c] = 'ä'"}
+    assert http.get(f"/jobs/{ours}").json()["metadata"] == {"who": "we", "why": ""}
+    assert http.get(f"/jobs/{nobodys}").json()["metadata"] == {}
+    for call in ("/v1/fine_tuning/jobs?metadata=null&metadata[a]=b", "/v1/fine_tuning/jobs?metadata=all"):
+        assert http.get(call).json()["error"]["param"] == "metadata"
+    for call in ('/v1/fine_tuning/jobs?metadata["]=b', "/v1/fine_tuning/jobs?limit[a]=b", "/v1/models?metadata[a]=b"):
+        assert http.get(call).status_code == 400
 
 
 def test_a_waiting_job_pauses_resumes_and_is_cancelled_once(client: openai.OpenAI, service: Service) -> None:
