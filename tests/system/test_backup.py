@@ -1,5 +1,6 @@
 """A backup of a living installation, and another one that goes on from it: real processes, real commands."""
 
+import json
 import random
 import subprocess
 import threading
@@ -111,3 +112,19 @@ def test_a_garbage_database_is_refused_at_the_start_and_left_as_it_is(installati
     assert b"file is not a database" in refused.stdout
     assert database.read_bytes() == garbage
     assert not [*database.parent.glob("charsmith.db-*")]
+
+
+def test_backup_verify_and_restore_tell_programs_what_they_did(installation: Installation) -> None:
+    api = installation.start_api()
+    corpus = installation.upload()
+    file = installation.folder / "kept.db"
+    kept = json.loads(told(installation, "backup", str(file), "--json").stdout)
+    assert (kept["file"], kept["contents"]["corpora"], kept["contents"]["jobs"]) == (str(file), 1, 0)
+    assert json.loads(told(installation, "verify", "--json").stdout)["corpora"] == 1
+    api.terminate()
+    assert api.wait(30) == 0
+
+    restored = json.loads(told(installation, "restore", str(file), "--json").stdout)
+    assert Path(restored["aside"]).exists()
+    installation.start_api()
+    assert installation.http.get(f"/corpora/{corpus['id']}").is_success

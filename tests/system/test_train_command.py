@@ -1,8 +1,14 @@
 """`charsmith train` on a running service with a worker: watched to its end, and left by Ctrl-C."""
 
+import fcntl
 import json
+import os
+import pty
+import select
 import signal
 import subprocess
+import termios
+import time
 from pathlib import Path
 from typing import Any
 
@@ -81,3 +87,62 @@ def test_ctrl_c_leaves_the_job_running_and_says_how_to_stop_it(running: Installa
     )
     assert watched.returncode == 1
     assert "cancelled: by request" in watched.stderr
+
+
+class Terminal:
+    """A person's: a program runs in it, what it shows is kept, and what is typed reaches it."""
+
+    def __init__(self, running: Installation, *arguments: str) -> None:
+        self._ours, theirs = pty.openpty()
+        termios.tcsetwinsize(theirs, (30, 120))
+        self.program: subprocess.Popen[Any] = subprocess.Popen(
+            [*running.command, *arguments],
+            env=running.environment | {"TERM": "xterm-256color"},
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+            preexec_fn=lambda: self._take(theirs),
+        )
+        os.close(theirs)
+        running.programs.append(self.program)
+        self.shown = ""
+
+    @staticmethod
+    def _take(theirs: int) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
+
+    def wait_for(self, text: str) -> None:
+        """Until it is shown. Raises AssertionError after two minutes, or when the program has ended without it."""
+        ends_at = time.monotonic() + 120
+        while text not in self.shown:
+            assert time.monotonic() < ends_at, self.shown
+            if select.select([self._ours], [], [], 1)[0]:
+                try:
+                    self.shown += os.read(self._ours, 65536).decode(errors="replace")
+                except OSError:  # Linux's way to say that nobody has it open any more
+                    assert text in self.shown, self.shown
+                    return
+
+    def type(self, keys: bytes) -> None:
+        os.write(self._ours, keys)
+
+
+def test_in_a_terminal_a_bar_moves_and_ctrl_c_leaves_the_job_running(running: Installation, text: Path) -> None:
+    endless = ["--steps", "1000000", "--set", "training.evaluate_every=20"]
+    terminal = Terminal(running, "train", str(text), *SMALL, *endless)
+    for text_of_person in ("step 20", "val loss", "chars/s", "\x1b[?25l", "━"):
+        terminal.wait_for(text_of_person)
+    drawn = terminal.shown.count("chars/s")
+    terminal.wait_for("step 100")
+    assert terminal.shown.count("chars/s") > drawn, "the bar is drawn anew"
+
+    terminal.type(b"\x03")
+    terminal.wait_for("stops it")
+    terminal.wait_for("\x1b[?25h")  # the cursor is there again
+    assert terminal.program.wait(30) == 130
+    job = running.http.get("/jobs?limit=1").json()["data"][0]
+    assert job["status"] == "running"
+    running.http.post(f"/jobs/{job['id']}/cancel").raise_for_status()
+    running.wait_for_status(job["id"], "cancelled")
