@@ -6,6 +6,7 @@ claimed job leaves `run_job` finished, paused, queued again, or with its lease l
 
 import logging
 import os
+import signal
 import threading
 from collections.abc import Callable
 from contextlib import closing
@@ -26,6 +27,7 @@ from worker.events import Evaluated, Event, Finished, Progress, Sampled, Saved, 
 from worker.heartbeat import HEARTBEAT_SECONDS, Ending, Heartbeat
 from worker.launch import DISK_FULL, NO_ROOM, ChildCrashed, TrainingChild, TrainingFailed, TrainingRefusal, TrainingTask
 from worker.memory_check import lack_of_memory
+from worker.memory_kills import memory_kills
 from worker.postponed import Postponed
 from worker.preparation import prepare
 from worker.workspace import attempt_folder, sweep
@@ -165,12 +167,14 @@ class Runner:
                     task = self._prepare(claim, folder)
             except TrainingFailed as failure:
                 return self._failed(failure.refusal)
+            kills_before = memory_kills()
             with closing(self._start_child(task)) as child:
                 heartbeat.attach(child)
                 try:
                     return self._drive(claim, child, heartbeat)
                 except ChildCrashed as crash:
-                    return self._after_crash(claim, crash, heartbeat.ending)
+                    out_of_memory = crash.exit_code == -signal.SIGKILL and memory_kills() > kills_before
+                    return self._after_crash(claim, crash, heartbeat.ending, out_of_memory=out_of_memory)
                 except TrainingFailed as failure:
                     return self._failed(failure.refusal)
 
@@ -213,15 +217,17 @@ class Runner:
             return self._succeeded
         return self._paused if ending is Ending.PAUSED else self._released
 
-    def _after_crash(self, claim: Claim, crash: ChildCrashed, ending: Ending | None) -> Callable[[Claim], None]:
+    def _after_crash(
+        self, claim: Claim, crash: ChildCrashed, ending: Ending | None, *, out_of_memory: bool
+    ) -> Callable[[Claim], None]:
         if ending is Ending.LEASE_LOST:
             raise LeaseLost(claim.job.id, claim.attempt)
         if ending is Ending.PAUSED:  # too slow to store a resume point: it goes on from the last one
             return self._paused
         if ending in (Ending.CANCELLED, Ending.STOPPING):
             return self._released
-        log.error("job %s: %s", claim.job.id, crash)
-        return self._crashed
+        log.error("job %s: %s%s", claim.job.id, crash, ", for lack of memory" if out_of_memory else "")
+        return self._out_of_memory if out_of_memory else self._crashed
 
     def _succeeded(self, claim: Claim) -> None:
         claims.finish(self._database, claim, JobStatus.SUCCEEDED)
@@ -240,6 +246,9 @@ class Runner:
 
     def _crashed(self, claim: Claim) -> None:
         claims.release(self._database, claim, crashed=True)
+
+    def _out_of_memory(self, claim: Claim) -> None:
+        claims.release(self._database, claim, crashed=True, out_of_memory=True)
 
     def _failed(self, refusal: TrainingRefusal) -> Callable[[Claim], None]:
         log.error("the training process gave up", extra={"trace": refusal.traceback})

@@ -102,14 +102,17 @@ def finish(database: Database, claim: Claim, status: JobStatus, error: dict[str,
         database.give_back_space()
 
 
-def release(database: Database, claim: Claim, *, crashed: bool = False, pause: bool = False) -> JobStatus:
+def release(
+    database: Database, claim: Claim, *, crashed: bool = False, pause: bool = False, out_of_memory: bool = False
+) -> JobStatus:
     """The job runs no more, and has the status returned. Raises LeaseLost.
 
-    Cancelled if that is wanted; failed after its third crash without progress stored between; paused if `pause` or
+    Cancelled if that is wanted; failed after its third crash without progress stored between (its second, if
+    this one was `out_of_memory`); paused if `pause` or
     wanted; else queued, to go on from its resume point. The claim's attempt stays counted: it fences.
     """
     with database.write() as connection:
-        status = release_in(database, connection, claim, crashed=crashed, pause=pause)
+        status = release_in(database, connection, claim, crashed=crashed, pause=pause, out_of_memory=out_of_memory)
         fault_point("lease.releasing")
     fault_point("lease.released")
     return status

@@ -18,6 +18,9 @@ from app.store.schema import jobs
 
 MAX_CRASHES = 3
 """Crashes with no progress stored between them, after which a job is given up."""
+MAX_MEMORY_KILLS = 2
+"""The same where the system ended the process for lack of memory. Somebody else may have had it, so one more try; but
+each may drive whatever else runs there into the same end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,13 @@ def held(connection: Connection, claim: Claim, **values: Any) -> Row[Any]:
 
 
 def release_in(
-    database: Database, connection: Connection, claim: Claim, *, crashed: bool, pause: bool = False
+    database: Database,
+    connection: Connection,
+    claim: Claim,
+    *,
+    crashed: bool,
+    pause: bool = False,
+    out_of_memory: bool = False,
 ) -> JobStatus:
     """The status that the job has now: see `release`."""
     row = held(connection, claim)
@@ -64,6 +73,9 @@ def release_in(
     status, error = JobStatus.QUEUED, None
     if row.cancel_requested:
         status = JobStatus.CANCELLED
+    elif out_of_memory and crashes >= MAX_MEMORY_KILLS:
+        detail = "the system ended the training process, again and without progress between: it had no more memory"
+        status, error = JobStatus.FAILED, {"code": "out_of_memory", "detail": detail}
     elif crashes >= MAX_CRASHES:
         detail = f"the worker died {crashes} times in a row without progress stored between"
         status, error = JobStatus.FAILED, {"code": "crash_loop", "detail": detail}

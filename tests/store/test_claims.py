@@ -175,6 +175,18 @@ def test_three_crashes_in_a_row_give_a_job_up(scene: Any) -> None:
     assert (failed.error["code"], failed.attempt) == ("crash_loop", 3)
 
 
+def test_two_in_a_row_are_enough_where_memory_was_lacking(scene: Any) -> None:
+    job = scene.job()
+    assert release(scene.database, scene.claim(), crashed=True, out_of_memory=True) is JobStatus.QUEUED
+    claim = scene.claim()
+    scene.save(claim, 1)
+    assert release(scene.database, claim, crashed=True, out_of_memory=True) is JobStatus.QUEUED, "it got on"
+    assert release(scene.database, scene.claim(), crashed=True, out_of_memory=True) is JobStatus.FAILED
+    failed = get_job(scene.database, job.id)
+    assert failed.error is not None
+    assert (failed.error["code"], failed.attempt) == ("out_of_memory", 3)
+
+
 def test_progress_stored_between_crashes_and_clean_releases_keep_a_job_alive(scene: Any) -> None:
     scene.job()
     for round_ in range(3):

@@ -1,6 +1,7 @@
 """The runner: whatever a child does, its job is recorded as what it is."""
 
 import errno
+import itertools
 import threading
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,29 @@ def test_an_attempt_after_a_crash_goes_on_from_the_resume_point_and_drops_later_
     assert [row.step for row in metrics.read_metrics(database, job_id)] == [5, 10]
     job = jobs.get_job(database, job_id)
     assert (job.status, job.attempt) == ("succeeded", 2)
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "counted", "code", "attempts"),
+    [(-9, 1, "out_of_memory", 2), (-9, 0, "crash_loop", 3), (-11, 1, "crash_loop", 3), (1, 1, "crash_loop", 3)],
+)
+def test_a_process_that_the_system_killed_for_lack_of_memory_is_tried_once_more(
+    database: Database,
+    job_id: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    exit_code: int,
+    counted: int,
+    code: str,
+    attempts: int,
+) -> None:
+    kills = itertools.count(7, counted)
+    monkeypatch.setattr(runner, "memory_kills", lambda: next(kills))
+    rig = Rig(database, tmp_path, *[[STARTED, ChildCrashed(exit_code)]] * attempts)
+    rig.run_all()
+    job = jobs.get_job(database, job_id)
+    assert job.error is not None
+    assert (job.status, job.error["code"], job.attempt) == ("failed", code, attempts)
 
 
 def test_a_setback_drops_later_metrics_and_the_next_attempt_knows_of_it(
