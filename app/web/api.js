@@ -11,6 +11,7 @@ export class Refused extends Error {
     const later = retryAfter ? ` Try again in ${retryAfter} s.` : "";
     super((fields.length ? fields.join("\n") : problem.detail ?? problem.title ?? `status ${status}`) + later);
     this.status = status;
+    this.retryAfter = Number(retryAfter) || 0;
     this.code = problem.code;
     this.errors = problem.errors ?? [];
     this.character = problem.character;
@@ -24,20 +25,53 @@ export class NoKey extends Error {
   }
 }
 
+/** The service could not be reached, or the connection broke off. */
+export class Unreachable extends Error {
+  constructor() {
+    super("The service cannot be reached.");
+  }
+}
+
 /** What a header can carry; whatever else was typed is no key of any service. */
 const CAN_BE_SENT = /^[\x21-\x7e]+$/;
 const INVALID = "This key is not valid (any more).";
 
-const keyNow = () => sessionStorage.getItem(KEPT) ?? localStorage.getItem(KEPT);
+/** Where a key is kept: in this tab, or in the browser; where that is not allowed, as long as the page is open. */
+let inPage = null;
+const STORES = { tab: () => sessionStorage, browser: () => localStorage };
+
+function stored(name) {
+  try {
+    return STORES[name]().getItem(KEPT);
+  } catch {
+    return null;
+  }
+}
+
+function keep(key, name) {
+  inPage = key;
+  for (const store of Object.keys(STORES)) {
+    try {
+      if (store === name && key !== null) STORES[store]().setItem(KEPT, key);
+      else STORES[store]().removeItem(KEPT);
+    } catch {
+      // not allowed to keep anything: then it is in the page alone
+    }
+  }
+  at("key-change").hidden = key === null;
+}
+
+const keyNow = () => inPage ?? stored("tab") ?? stored("browser");
 export const hasKey = () => keyNow() !== null;
 let asking = null;
 
-/** One dialog, however many calls want a key at the same time. */
+/** One dialog, however many calls want a key at the same time. Raises NoKey where none is given. */
 export function askForKey(why) {
   asking ??= new Promise((resolve, reject) => {
     const dialog = at("key");
     at("key-why").textContent = why;
     at("key-text").value = "";
+    at("key-forget").hidden = !hasKey();
     dialog.returnValue = "";
     dialog.addEventListener(
       "close",
@@ -45,12 +79,10 @@ export function askForKey(why) {
         asking = null;
         const key = at("key-text").value.trim();
         at("key-text").value = "";
+        if (dialog.returnValue === "forget") keep(null);
         if (dialog.returnValue !== "use" || !key) return reject(new NoKey());
         if (!CAN_BE_SENT.test(key)) return resolve(askForKey(INVALID));
-        sessionStorage.removeItem(KEPT);
-        localStorage.removeItem(KEPT);
-        (at("key-stay").checked ? localStorage : sessionStorage).setItem(KEPT, key);
-        at("key-change").hidden = false;
+        keep(key, at("key-stay").checked ? "browser" : "tab");
         resolve();
       },
       { once: true },
@@ -60,8 +92,11 @@ export function askForKey(why) {
   return asking;
 }
 
-/** The answer to a call, a 2xx. Raises Refused, NoKey, TypeError where the service is not reached, AbortError. */
-export async function call(method, path, { json, body, headers = {}, signal } = {}) {
+/**
+ * The answer to a call, a 2xx. Raises Refused, NoKey, Unreachable, AbortError. A `quiet` one, which the person did not
+ * ask for, asks for no key either.
+ */
+export async function call(method, path, { json, body, headers = {}, signal, quiet = false } = {}) {
   for (;;) {
     const key = keyNow();
     const sent = { ...headers };
@@ -74,8 +109,9 @@ export async function call(method, path, { json, body, headers = {}, signal } = 
       signal,
       credentials: "omit", // a login that the browser remembers is not this page's, and it would ask for one itself
       cache: "no-store",
-    });
+    }).catch(unreachable);
     if (answer.status === 401) {
+      if (quiet) throw new NoKey();
       if (key === keyNow()) await askForKey(key ? INVALID : "This installation asks for an API key.");
       continue;
     }
@@ -87,10 +123,54 @@ export async function call(method, path, { json, body, headers = {}, signal } = 
   }
 }
 
-export const get = async (path, options) => (await call("GET", path, options)).json();
-export const post = async (path, json, options) => (await call("POST", path, { json: json ?? {}, ...options })).json();
-export const ask = async (path) => (await call("POST", path)).json();
+/** Browsers tell it with a TypeError, each in its own words. */
+function unreachable(error) {
+  throw error instanceof TypeError ? new Unreachable() : error;
+}
+
+/** A whole number that JavaScript would round, as a seed may be, stays the text that it was, where the browser tells. */
+const exact = (_, value, context) =>
+  typeof value === "number" && Number.isInteger(value) && !Number.isSafeInteger(value) ? (context?.source ?? value) : value;
+
+/** A path of the service, whatever its parts are. */
+export const path = (...parts) => parts.map(encodeURIComponent).join("/");
+
+const document_ = async (answer) => JSON.parse(await answer.text().catch(unreachable), exact);
+export const get = async (path, options) => document_(await call("GET", path, options));
+export const post = async (path, json, options) => document_(await call("POST", path, { json: json ?? {}, ...options }));
+export const ask = async (path) => document_(await call("POST", path));
 export const remove = (path) => call("DELETE", path);
+
+const PAGE = 100;
+const MOST_LISTED = 2000;
+
+/** A whole list, newest first: of a few thousand the newest. */
+export async function everything(list) {
+  const found = [];
+  for (let after = null; found.length < MOST_LISTED; ) {
+    const page = await get(`${list}?limit=${PAGE}${after ? `&after=${encodeURIComponent(after)}` : ""}`);
+    found.push(...page.data);
+    after = page.next;
+    if (!after) break;
+  }
+  return found;
+}
+
+const LARGEST_SEED = 2n ** 63n - 1n;
+
+/** What was typed as a seed, in digits, or ""; a number of JavaScript would round it. Null if it is none. */
+export function seedOf(typed) {
+  const text = typed.trim();
+  if (!text) return "";
+  return /^[0-9]+$/.test(text) && BigInt(text) <= LARGEST_SEED ? BigInt(text).toString() : null;
+}
+
+/** Stands for a seed in an object that becomes JSON; before whatever a person wrote, which might look the same. */
+export const SEED = "\u0000";
+export function jsonWith(seed, body) {
+  const text = JSON.stringify(body);
+  return seed ? text.replace(JSON.stringify(SEED), seed) : text;
+}
 
 /** Server-sent events of an answer: `{event, id, data}`, data parsed; comments are left out. */
 export async function* eventsOf(answer) {
@@ -100,7 +180,7 @@ export async function* eventsOf(answer) {
   let whole = false;
   try {
     for (;;) {
-      const { value, done } = await reader.read();
+      const { value, done } = await reader.read().catch(unreachable);
       whole = done;
       if (done) return;
       rest += decoder.decode(value, { stream: true });

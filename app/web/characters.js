@@ -65,9 +65,10 @@ export class Chooser {
   #key(event) {
     const { text } = this;
     if (!text.length || event.ctrlKey || event.metaKey || event.altKey || event.shiftKey) return;
-    const at = this.index ?? text.length;
+    const known = this.index !== null && this.index < text.length; // it may have been another text
+    const at = known ? this.index : text.length;
     let to;
-    if (event.key === "ArrowRight") to = this.index === null ? 0 : at + String.fromCodePoint(text.codePointAt(at)).length;
+    if (event.key === "ArrowRight") to = !known ? 0 : at + String.fromCodePoint(text.codePointAt(at)).length;
     else if (event.key === "ArrowLeft") to = at - 1;
     else if (event.key === "Home") to = 0;
     else if (event.key === "End") to = text.length - 1;

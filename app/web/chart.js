@@ -2,8 +2,8 @@
 
 import { loss } from "./dom.js";
 
-/** Okabe and Ito's colours, told apart by the colour-blind too, but those that are too faint on the background. */
-const ON_LIGHT = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b07d00", "#56b4e9", "#8a6d3b", "#7f7f7f"];
+/** Okabe and Ito's colours, which the colour-blind can tell apart, darker or lighter where 3 : 1 asks for it. */
+const ON_LIGHT = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b07d00", "#332288", "#8a6d3b", "#7f7f7f"];
 const ON_DARK = ["#56b4e9", "#e69f00", "#2fc497", "#e59cc5", "#f0e442", "#9ecae1", "#d9b98a", "#b0b0b0"];
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const HEIGHT = 320;
@@ -83,8 +83,9 @@ export class LossChart {
     const data = this.#data();
     if (this.plot) this.plot.setData(data);
     else this.plot = new uPlot(this.#options(width), data, this.holder);
-    this.holder.setAttribute("role", "img");
-    this.holder.setAttribute("aria-label", this.#told());
+    const picture = this.plot.root.querySelector(".u-wrap"); // not with the legend, which can be read
+    picture.setAttribute("role", "img");
+    picture.setAttribute("aria-label", this.#told());
   }
 
   #told() {
@@ -108,7 +109,7 @@ export class LossChart {
       const name = several ? `${curve.label} ` : "";
       const value = (_, number) => loss(number);
       return [
-        { label: `${name}training`, stroke: several ? `${stroke}88` : stroke, width: 1, spanGaps: true, points: { show: false }, value },
+        { label: `${name}training`, stroke, width: 1, dash: several ? [2, 2] : [], spanGaps: true, points: { show: false }, value },
         {
           label: `${name}validation`,
           stroke: several ? stroke : colours[1],

@@ -66,3 +66,13 @@ export function fill(select, options) {
   select.replaceChildren(...options.map(([value, text]) => element("option", { value }, text)));
   if (options.some(([value]) => value === before)) select.value = before;
 }
+
+/** Change what a place shows: the focus does not get lost with a button of it that goes, but moves to the first one. */
+export function keepingFocus(place, change) {
+  const had = place.contains(document.activeElement);
+  change();
+  const { activeElement } = document;
+  if (!had || (place.contains(activeElement) && activeElement.checkVisibility())) return;
+  const next = [...place.querySelectorAll("button, a, [tabindex]")].find((one) => one.checkVisibility() && !one.disabled);
+  (next ?? at("content")).focus({ preventScroll: true });
+}

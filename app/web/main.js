@@ -11,10 +11,12 @@ import * as write from "./write.js";
 
 const PARTS = { texts, train, runs, write, surprise };
 let shown = null;
+let turns = 0;
 
 async function go() {
+  const mine = (turns += 1);
   const [name, id] = location.hash.slice(1).split("/");
-  const part = PARTS[name] ? name : "texts";
+  const part = Object.hasOwn(PARTS, name) ? name : "texts";
   forgive();
   if (shown !== part) say("");
   for (const other of Object.keys(PARTS)) {
@@ -32,16 +34,39 @@ async function go() {
   const submits = at(part).querySelectorAll("form button[type=submit]");
   for (const button of submits) button.disabled = true;
   try {
-    await PARTS[part].show(id ? decodeURIComponent(id) : undefined);
+    await PARTS[part].show(id ? decoded(id) : undefined);
   } catch (error) {
-    if (error.name !== "AbortError") complain(error);
+    if (mine === turns) complain(error);
   } finally {
-    for (const button of submits) button.disabled = false;
+    if (mine === turns || shown !== part) for (const button of submits) button.disabled = false;
   }
 }
 
+/** As an address has it; one that nobody made is left as it is, and not found. */
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}
+
+async function changeKey() {
+  try {
+    await askForKey("The key to use from now on.");
+  } catch (error) {
+    if (hasKey()) return; // it stays as it was
+    throw error;
+  }
+  await go();
+}
+
 at("key-change").hidden = !hasKey();
-at("key-change").addEventListener("click", telling(() => askForKey("The key to use from now on.").then(go)));
+at("key-change").addEventListener("click", telling(changeKey));
 for (const part of Object.values(PARTS)) part.begin();
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault(); // the address says which part is shown, and stays
+  at("content").focus();
+});
 addEventListener("hashchange", go);
 go();

@@ -1,27 +1,38 @@
 // Trainings: the list, one of them live, several compared.
 
-import { ask, call, eventsOf, get, remove } from "./api.js";
+import { ask, call, eventsOf, get, NoKey, path, Refused, remove, Unreachable } from "./api.js";
 import { Curve, LossChart } from "./chart.js";
-import { at, bytes, count, define, duration, element, loss, moment } from "./dom.js";
-import { complain, Mistake, say, telling } from "./say.js";
+import { at, bytes, count, define, duration, element, keepingFocus, loss, moment } from "./dom.js";
+import { complain, goTo, Mistake, say, telling } from "./say.js";
 
 const PAGE = 20;
+/** The most that the service gives at once. */
+const MOST_AT_ONCE = 100;
 const MOST_COMPARED = 8;
 const MOST_SAMPLES = 50;
 const REFRESH = 2000;
+/** So many times less often where nothing is known to move. */
+const SELDOM = 5;
 const AGAIN = 1500;
 const SOON = 300;
 const LIVE = new Set(["queued", "running"]);
+/** Answers that another moment may change. */
+const LATER = new Set([429, 502, 503, 504]);
+const QUIET = { quiet: true };
 
 let shown = [];
-let next = null;
+let wanted = PAGE;
+let listings = 0;
+const rows = new Map(); // id -> what is shown of a training in the list
 let run = null; // the one that is looked at: { job, curve, follower }
+let follower = null; // an AbortController, from the moment on that it is asked for
+let workers = null; // how many there are, while the one that is looked at waits for one
 let chart = null;
 const compared = new Map(); // id -> { job, curve }
 
 export function begin() {
   chart = new LossChart(at("run-curve"));
-  at("runs-more").addEventListener("click", telling(() => list(next)));
+  at("runs-more").addEventListener("click", telling(more));
   for (const act of ["pause", "resume", "cancel"]) at(`run-${act}`).addEventListener("click", telling(() => change(act)));
   at("run-delete").addEventListener("click", telling(drop));
   at("run-download").addEventListener("click", telling(() => download("safetensors")));
@@ -34,15 +45,16 @@ export function begin() {
 
 /** The list, and the training of an id if one is given. */
 export async function show(id) {
-  if (id && run?.job.id !== id) await look(id);
+  asleep = false;
   if (!id) leave();
-  await list(null);
+  const looked = id && (run?.job.id !== id || run.over) ? look(id) : null;
+  await Promise.all([list(), looked]);
 }
 
-/** Nothing is followed while another part of the page is shown. */
+/** Nothing is followed, or about to be, while another part of the page is shown. */
 export function hide() {
-  run?.follower.abort();
-  run = null;
+  follower?.abort();
+  [run, follower] = [null, null];
 }
 
 function leave() {
@@ -51,87 +63,150 @@ function leave() {
 }
 
 let refreshing = false;
+let asleep = false; // nobody is asked for a key until the person does something
+let looks = 0;
 async function refresh() {
-  if (at("runs").hidden || document.hidden || refreshing) return;
+  if (at("runs").hidden || document.hidden || refreshing || asleep) return;
+  looks += 1;
+  const live = shown.some((job) => LIVE.has(job.status)) || [...compared.values()].some(({ job }) => LIVE.has(job.status));
+  if (!live && looks % SELDOM) return;
   refreshing = true;
   try {
-    if (shown.some((job) => LIVE.has(job.status))) {
-      merge(await get(`jobs?limit=${PAGE}`));
-    }
+    await list(QUIET);
+    await countWorkers();
     for (const [id, other] of compared) {
-      if (id === run?.job.id || !LIVE.has(other.job.status)) continue;
-      other.job = shown.find((job) => job.id === id) ?? other.job;
-      other.curve.replace((await get(`jobs/${id}/metrics`)).data);
-      redraw();
+      if (id !== run?.job.id && LIVE.has(other.job.status)) await renew(id, other);
     }
-  } catch {
-    // told by whatever the person does next: a message every two seconds would be in the way
+  } catch (error) {
+    if (error instanceof NoKey) {
+      asleep = true;
+      say("The service asks for another key: what is shown here stands still until it has one.");
+    }
+    // All else is told by whatever the person does next: a message every two seconds would be in the way.
   } finally {
     refreshing = false;
   }
 }
 
-async function list(after) {
-  const page = await get(`jobs?limit=${PAGE}${after ? `&after=${after}` : ""}`);
-  if (!after) return merge(page);
-  shown = [...shown, ...page.data];
-  next = page.next;
-  draw();
+/** The curve of a training that is compared; one that was deleted is compared no more. */
+async function renew(id, other) {
+  try {
+    other.job = shown.find((job) => job.id === id) ?? (await get(path("jobs", id), QUIET));
+    other.curve.replace((await get(path("jobs", id, "metrics"), QUIET)).data);
+  } catch (error) {
+    if (!(error instanceof Refused && error.status === 404)) throw error;
+    compared.delete(id);
+  }
+  redraw();
 }
 
-/** The newest page anew; what was listed beyond it stays. */
-function merge(page) {
-  const oldest = page.data.at(-1)?.created_at;
-  const older = page.next ? shown.filter((job) => job.created_at < oldest) : [];
-  if (!older.length) next = page.next;
-  shown = [...page.data, ...older];
-  draw();
+/** Who waits without end is told that nobody is there to train. */
+async function countWorkers() {
+  if (run?.job.status !== "queued") return;
+  const ready = await get("readyz", QUIET);
+  workers = ready.workers?.length ?? null;
+  tellSoon();
 }
 
-/** The rows anew, unless the person is in the midst of one: the focus stays where it was. */
+/** As many as are shown, all anew: what was deleted meanwhile goes, what was queued comes. */
+async function list(options) {
+  const mine = (listings += 1);
+  const found = [];
+  let after = null;
+  do {
+    const size = Math.min(MOST_AT_ONCE, wanted - found.length);
+    const page = await get(`jobs?limit=${size}${after ? `&after=${encodeURIComponent(after)}` : ""}`, options);
+    found.push(...page.data);
+    after = page.next;
+  } while (after && found.length < wanted);
+  if (mine !== listings) return; // a later look has begun
+  shown = found;
+  keepingFocus(at("runs"), () => {
+    draw();
+    at("runs-more").hidden = !after;
+  });
+}
+
+async function more() {
+  wanted += PAGE;
+  await list();
+}
+
+/** Each training keeps its row, and a row what is in it: the focus, and a click that has begun, stay where they are. */
 function draw() {
   const body = at("runs-list").tBodies[0];
-  const focused = document.activeElement?.id;
-  body.replaceChildren(...shown.map(row));
-  if (focused && body.contains(at(focused))) at(focused).focus();
-  at("runs-more").hidden = !next;
+  const there = new Set(shown.map((job) => job.id));
+  for (const [id, row] of rows) {
+    if (there.has(id)) continue;
+    row.line.remove();
+    rows.delete(id);
+  }
+  shown.forEach((job, n) => {
+    if (!rows.has(job.id)) rows.set(job.id, new Row(job));
+    const row = rows.get(job.id);
+    row.tell(job);
+    if (body.rows[n] !== row.line) body.insertBefore(row.line, body.rows[n] ?? null);
+  });
   at("runs-list").hidden = !shown.length;
   at("runs-empty").hidden = shown.length > 0;
 }
 
 const network = (job) => `${job.model.cell} ${job.model.num_layers}×${job.model.hidden_size}`;
 
-function row(job) {
-  const tick = element("input", { type: "checkbox", id: `compare-${job.id}`, checked: compared.has(job.id), "aria-label": `Compare ${job.name}` });
-  tick.addEventListener("change", telling(() => compare(job, tick)));
-  const place = job.place ? ` (${job.place})` : "";
-  const share = job.status === "running" ? ` ${Math.floor(100 * job.progress.fraction)} %` : place;
-  return element(
-    "tr",
-    run?.job.id === job.id ? { "aria-current": "true" } : {},
-    element("td", {}, tick),
-    element("td", { className: "name" }, element("a", { href: `#runs/${job.id}`, id: `look-${job.id}` }, job.name)),
-    element("td", {}, network(job)),
-    element("td", {}, element("span", { className: `badge ${job.status}` }, job.status + share)),
-    element("td", { className: "number" }, loss(job.best?.val_loss)),
-    element("td", {}, moment(job.created_at)),
-  );
+class Row {
+  constructor(job) {
+    this.tick = element("input", { type: "checkbox", "aria-label": `Compare ${job.name}` });
+    this.tick.addEventListener("change", telling(() => compare(job, this.tick), { again: true }));
+    this.status = element("span", { className: "badge" });
+    this.best = element("td", { className: "number" });
+    this.line = element(
+      "tr",
+      {},
+      element("td", {}, this.tick),
+      element("td", { className: "name" }, element("a", { href: `#runs/${job.id}` }, job.name)),
+      element("td", {}, network(job)),
+      element("td", {}, this.status),
+      this.best,
+      element("td", {}, moment(job.created_at)),
+    );
+  }
+
+  tell(job) {
+    const place = job.place ? ` (${job.place})` : "";
+    const share = job.status === "running" ? ` ${Math.floor(100 * job.progress.fraction)} %` : place;
+    this.status.className = `badge ${job.status}`;
+    put(this.status, job.status + share);
+    put(this.best, loss(job.best?.val_loss));
+    if (run?.job.id === job.id) this.line.setAttribute("aria-current", "true");
+    else this.line.removeAttribute("aria-current");
+    if (!this.line.matches(":focus-within")) this.tick.checked = compared.has(job.id);
+  }
+}
+
+/** Only where it is another text: a screen reader tells each change. */
+function put(place, text) {
+  if (place.textContent !== text) place.textContent = text;
 }
 
 async function compare(job, tick) {
-  if (!tick.checked) compared.delete(job.id);
-  else if (compared.size >= MOST_COMPARED) {
+  if (!tick.checked) {
+    compared.delete(job.id);
+    return redraw();
+  }
+  if (compared.size >= MOST_COMPARED) {
     tick.checked = false;
     throw new Mistake(`At most ${MOST_COMPARED} can be compared.`);
-  } else {
-    const curve = new Curve(job.name);
-    curve.replace((await get(`jobs/${job.id}/metrics`)).data);
-    compared.set(job.id, { job, curve });
   }
-  if (!run) {
-    const [first] = compared.keys();
-    if (first) location.hash = `#runs/${first}`;
+  const curve = new Curve(job.name);
+  try {
+    curve.replace((await get(path("jobs", job.id, "metrics"))).data);
+  } catch (error) {
+    tick.checked = false;
+    throw error;
   }
+  if (!tick.checked) return; // the person thought better of it
+  compared.set(job.id, { job: shown.find((one) => one.id === job.id) ?? job, curve });
+  if (!run && !follower) await goTo(`#runs/${job.id}`);
   redraw();
 }
 
@@ -178,58 +253,67 @@ function redraw() {
 /** Show a training and follow it to its end. */
 async function look(id) {
   leave();
-  const job = await get(`jobs/${id}`);
-  const mine = { job, curve: new Curve(job.name), follower: new AbortController() };
-  run = mine;
-  at("run-samples").replaceChildren();
-  at("run").hidden = false;
-  tell();
-  mine.curve.replace((await get(`jobs/${id}/metrics`)).data);
-  if (run !== mine) return;
-  redraw();
-  follow(mine).catch((error) => {
-    if (error.name !== "AbortError") complain(error);
-  });
+  const mine = (follower = new AbortController());
+  const { signal } = mine;
+  try {
+    const job = await get(path("jobs", id), { signal });
+    const one = { job, curve: new Curve(job.name), over: false };
+    one.curve.replace((await get(path("jobs", id, "metrics"), { signal })).data);
+    if (signal.aborted) return;
+    run = one;
+    workers = null;
+    at("run-samples").replaceChildren();
+    at("run").hidden = false;
+    tell();
+    draw();
+    redraw();
+    follow(one, signal)
+      .catch(complain)
+      .finally(() => {
+        one.over = true;
+      });
+  } finally {
+    if (follower === mine && !run) follower = null;
+  }
 }
 
 /** Live events to the end of the job; a connection that breaks off is taken up again where it was. */
-async function follow(mine) {
-  const { signal } = mine.follower;
+async function follow(mine, signal) {
+  const quietly = { signal, quiet: true };
   let seen = null;
   let attempt = 0;
   let lost = false;
-  while (!signal.aborted) {
+  for (;;) {
+    let pause = AGAIN;
     try {
       const headers = { Accept: "text/event-stream", ...(seen ? { "Last-Event-ID": seen } : {}) };
-      const answer = await call("GET", `jobs/${mine.job.id}/events`, { headers, signal });
+      const answer = await call("GET", path("jobs", mine.job.id, "events"), { headers, ...quietly });
       if (lost) say("The service is there again.");
       lost = false;
       for await (const { event, id, data } of eventsOf(answer)) {
         seen = id ?? seen;
-        if (event === "status" && data.attempt !== attempt) {
-          attempt = data.attempt;
-          if (attempt > 1) await reread(mine); // a later attempt goes on from before what the last one had told
-        }
-        if (event === "setback") await reread(mine);
+        const anew = event === "status" && data.attempt !== attempt && data.attempt > 1;
+        if (event === "status") ({ attempt } = data);
+        // A later attempt, and a setback, go on from before what had been told.
+        if (anew || event === "setback") mine.curve.replace((await get(path("jobs", mine.job.id, "metrics"), quietly)).data);
         take(mine, event, data);
       }
-      mine.job = await get(`jobs/${mine.job.id}`, { signal });
+      mine.job = await get(path("jobs", mine.job.id), quietly);
       if (run !== mine) return;
       tell();
-      shown = shown.map((job) => (job.id === mine.job.id ? mine.job : job));
-      draw();
-      if (!LIVE.has(mine.job.status) && mine.job.status !== "paused") return redraw();
+      redraw();
+      await list(quietly);
+      if (!LIVE.has(mine.job.status) && mine.job.status !== "paused") return;
     } catch (error) {
-      if (signal.aborted || !(error instanceof TypeError)) throw error;
+      const later = error instanceof Refused && LATER.has(error.status);
+      if (signal.aborted || !(later || error instanceof Unreachable)) throw error;
       lost = true;
       say("The service cannot be reached; trying again …");
+      if (later) pause = Math.max(AGAIN, 1000 * error.retryAfter);
     }
-    await new Promise((resolve) => setTimeout(resolve, AGAIN));
+    await new Promise((resolve) => setTimeout(resolve, pause));
+    if (signal.aborted) return;
   }
-}
-
-async function reread(mine) {
-  mine.curve.replace((await get(`jobs/${mine.job.id}/metrics`)).data);
 }
 
 function take(mine, event, data) {
@@ -261,7 +345,7 @@ let looking = null;
 function lookAgain(mine) {
   clearTimeout(looking);
   looking = setTimeout(async () => {
-    const job = await get(`jobs/${mine.job.id}`).catch(() => null);
+    const job = await get(path("jobs", mine.job.id), QUIET).catch(() => null);
     if (!job || run !== mine || job.status !== mine.job.status) return;
     Object.assign(mine.job, { attempt: job.attempt, place: job.place, worker: job.worker });
     tellSoon();
@@ -292,11 +376,14 @@ function tell() {
   at("run-error").hidden = !job.error;
   at("run-error").textContent = job.error ? `${job.error.code}: ${job.error.detail}` : "";
   at("run-progress").value = job.status === "succeeded" ? 1 : progress.fraction ?? 0;
-  at("run-pause").hidden = !LIVE.has(job.status);
-  at("run-resume").hidden = job.status !== "paused";
-  at("run-cancel").hidden = !LIVE.has(job.status) && job.status !== "paused";
-  at("run-delete").hidden = job.status === "running";
-  for (const id of ["run-write", "run-download", "run-download-onnx"]) at(id).hidden = !job.model_id;
+  at("run-note").hidden = job.status !== "queued" || workers !== 0;
+  keepingFocus(at("run"), () => {
+    at("run-pause").hidden = !LIVE.has(job.status);
+    at("run-resume").hidden = job.status !== "paused";
+    at("run-cancel").hidden = !LIVE.has(job.status) && job.status !== "paused";
+    at("run-delete").hidden = job.status === "running";
+    for (const id of ["run-write", "run-download", "run-download-onnx"]) at(id).hidden = !job.model_id;
+  });
   const perCharacter = progress.val_loss ?? progress.train_loss;
   define(at("run-numbers"), [
     ["Step", progress.steps ? `${count(progress.step)} of ${count(progress.steps)}` : count(progress.step)],
@@ -318,17 +405,17 @@ function tell() {
 
 async function change(act) {
   const mine = run;
-  mine.job = { ...(await ask(`jobs/${mine.job.id}/${act}`)), progress: mine.job.progress };
+  mine.job = { ...(await ask(path("jobs", mine.job.id, act))), progress: mine.job.progress };
   say({ pause: "It pauses after the step under way.", resume: "It is queued again.", cancel: "It is cancelled." }[act]);
   if (run === mine) tell();
-  await list(null);
+  await list();
 }
 
 /** The model's best checkpoint as a file. By a link the key could not be shown. */
 async function download(format) {
   const { model_id } = run.job;
   const name = `${run.job.name}.${format}`;
-  const file = await (await call("GET", `models/${model_id}/download?format=${format}`)).blob();
+  const file = await (await call("GET", `${path("models", model_id, "download")}?format=${format}`)).blob();
   const href = URL.createObjectURL(file);
   element("a", { href, download: name }).click();
   setTimeout(() => URL.revokeObjectURL(href), 60_000);
@@ -336,10 +423,14 @@ async function download(format) {
 }
 
 async function drop() {
-  const { job } = run;
+  const mine = run;
+  const { job } = mine;
   if (!confirm(`Delete the training ${job.name} and its history? Its model stays.`)) return;
-  await remove(`jobs/${job.id}`);
+  await remove(path("jobs", job.id));
   compared.delete(job.id);
+  if (run === mine) {
+    await goTo("#runs");
+    at("content").focus({ preventScroll: true });
+  }
   say(`${job.name} is deleted.`);
-  location.hash = "#runs";
 }

@@ -1,6 +1,6 @@
 // Messages to the person: what is wrong stays until it is closed, what is done is told once.
 
-import { NoKey, Refused } from "./api.js";
+import { NoKey, Refused, Unreachable } from "./api.js";
 import { at } from "./dom.js";
 
 /** The person asked for something that cannot be; the message says what to do. */
@@ -11,18 +11,29 @@ export function say(text) {
 }
 
 export function complain(error) {
-  const unreachable = error instanceof TypeError && /fetch|network/i.test(error.message);
-  at("alert-text").textContent = unreachable ? "The service cannot be reached." : error.message;
+  if (error.name === "AbortError") return;
+  at("alert-text").textContent = error.message;
   at("alert").hidden = false;
-  const foreseen = unreachable || error instanceof NoKey || error instanceof Mistake || error instanceof Refused;
+  const foreseen = [Unreachable, NoKey, Mistake, Refused].some((kind) => error instanceof kind);
   if (!foreseen) console.error(error);
 }
+
+/** Show another part of the page. What is said afterwards stays: what was said before goes with the old one. */
+export const goTo = (hash) =>
+  new Promise((resolve) => {
+    if (location.hash === hash) return resolve();
+    addEventListener("hashchange", () => resolve(), { once: true });
+    location.hash = hash;
+  });
 
 export function forgive() {
   at("alert").hidden = true;
 }
 
-at("alert-close").addEventListener("click", forgive);
+at("alert-close").addEventListener("click", () => {
+  forgive();
+  at("content").focus({ preventScroll: true }); // the button is gone
+});
 
 /**
  * A listener whose errors are told; what was told before goes. While it works it does not begin once more, as a double
@@ -38,10 +49,8 @@ export function telling(work, { again = false } = {}) {
     try {
       await work(event);
     } catch (error) {
-      if (error.name !== "AbortError") {
-        say("");
-        complain(error);
-      }
+      if (error.name !== "AbortError") say("");
+      complain(error);
     } finally {
       busy = false;
     }

@@ -1,12 +1,11 @@
 // A text, coloured by how little the model expected each of its characters.
 
-import { showAlternatives } from "./alternatives.js";
-import { get, post } from "./api.js";
+import { explainPanel, showAlternatives } from "./alternatives.js";
+import { everything, post } from "./api.js";
 import { Chooser } from "./characters.js";
 import { at, count, element, fill, nameOf } from "./dom.js";
 import { Mistake, say, telling } from "./say.js";
 
-const MOST = 100;
 const TOP = 8;
 /** Bits from which on a character has the next darker colour. */
 const EDGES = [1, 2, 4, 6, 8, 11];
@@ -14,7 +13,7 @@ const MOST_CHARACTERS = 20_000;
 
 let models = [];
 let told = null; // what the service said of the text that is shown
-let hint = null;
+let chooser = null;
 let places = []; // where each of its characters begins
 
 export function begin() {
@@ -25,12 +24,11 @@ export function begin() {
       element("span", { className: `s${n}` }, text),
     ),
   );
-  hint = at("surprised-else").firstElementChild;
-  new Chooser(at("surprised"), explain);
+  chooser = new Chooser(at("surprised"), explain);
 }
 
 export async function show() {
-  models = (await get(`models?limit=${MOST}`)).data;
+  models = await everything("models");
   fill(at("surprise-model"), models.map((one) => [one.id, nameOf(one)]));
   if (!models.length) say("There is no model yet: train one first.");
 }
@@ -42,13 +40,14 @@ async function colour() {
   const length = [...at("surprise-text").value].length;
   if (length > MOST_CHARACTERS) throw new Mistake(`At most ${count(MOST_CHARACTERS)} characters can be coloured, not ${count(length)}.`);
   say("Asking …");
+  [told, places] = [null, []];
+  chooser.clear();
   at("surprised").replaceChildren();
-  at("surprised-else").replaceChildren(hint.cloneNode(true));
+  explainPanel(at("surprised-else"));
   at("surprise-told").textContent = "";
   const unknown = at("surprise-unknown").checked ? "skip" : "refuse";
   told = await post("score", { model: model.id, text: at("surprise-text").value, top: TOP, unknown });
   const holder = at("surprised");
-  places = [];
   let place = 0;
   let run = "";
   let shade = null;

@@ -1,15 +1,17 @@
 // Texts: upload, statistics, list.
 
-import { call, get, remove } from "./api.js";
-import { at, bytes, count, element, moment, visible } from "./dom.js";
-import { complain, Mistake, say, telling } from "./say.js";
+import { call, get, path, remove } from "./api.js";
+import { at, bytes, count, element, keepingFocus, moment, visible } from "./dom.js";
+import { complain, goTo, Mistake, say, telling } from "./say.js";
 
-/** A larger file is not read in the browser for its statistics: it would be held here as a whole. */
-const MOST_READ = 64 * 1024 * 1024;
+/** A larger file is not read in the browser for its statistics: the page would stand still for seconds. */
+const MOST_READ = 8 * 1024 * 1024;
 const FREQUENT = 12;
 const PAGE = 20;
 let shown = [];
 let next = null;
+let listings = 0;
+let uploads = 0;
 
 export function begin() {
   const form = at("upload");
@@ -24,19 +26,22 @@ export function begin() {
   }
   form.addEventListener("dragleave", () => form.classList.remove("over"));
   // Anywhere: a file that missed the field would else replace the page.
-  addEventListener("dragover", (event) => event.preventDefault());
-  addEventListener("drop", telling(dropped, { again: true }));
+  addEventListener("dragover", (event) => hasFiles(event) && event.preventDefault());
+  const take = telling(dropped, { again: true });
+  addEventListener("drop", (event) => hasFiles(event) && take(event)); // a word that is dragged into a field is the field's
   at("texts-more").addEventListener("click", telling(() => list(next)));
 }
 
 export const show = () => list(null);
 
+const hasFiles = (event) => event.dataTransfer.types.includes("Files");
+
 async function dropped(event) {
   at("upload").classList.remove("over");
-  const { files } = event.dataTransfer;
-  if (!files.length) return;
-  if (at("texts").hidden) location.hash = "#texts";
+  const files = [...event.dataTransfer.files]; // the event forgets them when it is over
   if (files.length > 1) throw new Mistake("One text at a time, please.");
+  if (!files.length) return;
+  if (at("texts").hidden) await goTo("#texts");
   await upload(files[0]);
 }
 
@@ -44,21 +49,24 @@ async function upload(file) {
   const progress = at("upload-progress");
   const body = new FormData();
   body.append("file", file);
-  if (at("upload-name").value.trim()) body.append("name", at("upload-name").value.trim());
+  const name = at("upload-name").value;
+  if (name.trim()) body.append("name", name.trim());
+  uploads += 1;
   progress.hidden = false;
   say(`Uploading ${file.name}, ${bytes(file.size)} …`);
   try {
     const corpus = await (await call("POST", "corpora", { body })).json();
     say(corpus.notice ?? `${corpus.name} is uploaded.`);
+    if (at("upload-name").value === name) at("upload-name").value = "";
     await Promise.all([describe(corpus, file), list(null)]);
     at("text").scrollIntoView({ block: "nearest" });
   } catch (error) {
     say("");
     throw error;
   } finally {
-    progress.hidden = true;
+    uploads -= 1;
+    progress.hidden = uploads === 0;
     at("upload-file").value = "";
-    at("upload-name").value = "";
   }
 }
 
@@ -112,10 +120,12 @@ function statistics(text) {
     times.set(character, (times.get(character) ?? 0) + 1);
     characters += 1;
   }
+  let words = 0;
+  for (const _ of text.matchAll(/[\p{L}\p{N}]+/gu)) words += 1; // one by one: all of them would be held as texts
   return {
     characters,
-    lines: text.split("\n").length - (text.endsWith("\n") ? 1 : 0),
-    words: text.match(/[\p{L}\p{N}]+/gu)?.length ?? 0,
+    lines: (times.get("\n") ?? 0) + (text && !text.endsWith("\n") ? 1 : 0),
+    words,
     frequent: [...times].sort((a, b) => b[1] - a[1]).slice(0, FREQUENT),
   };
 }
@@ -125,13 +135,17 @@ const train = (corpus) => {
 };
 
 async function list(after) {
-  const page = await get(`corpora?limit=${PAGE}${after ? `&after=${after}` : ""}`);
+  const mine = (listings += 1);
+  const page = await get(`corpora?limit=${PAGE}${after ? `&after=${encodeURIComponent(after)}` : ""}`);
+  if (mine !== listings) return; // a later one was asked for meanwhile
   shown = after ? [...shown, ...page.data] : page.data;
   next = page.next;
-  at("texts-list").tBodies[0].replaceChildren(...shown.map(row));
-  at("texts-list").hidden = !shown.length;
-  at("texts-empty").hidden = shown.length > 0;
-  at("texts-more").hidden = !next;
+  keepingFocus(at("texts"), () => {
+    at("texts-list").tBodies[0].replaceChildren(...shown.map(row));
+    at("texts-list").hidden = !shown.length;
+    at("texts-empty").hidden = shown.length > 0;
+    at("texts-more").hidden = !next;
+  });
 }
 
 function row(corpus) {
@@ -157,7 +171,7 @@ function row(corpus) {
 
 async function drop(corpus) {
   if (!confirm(`Delete the text ${corpus.name}? Models that were trained on it stay.`)) return;
-  await remove(`corpora/${corpus.id}`);
+  await remove(path("corpora", corpus.id));
   at("text").hidden = true;
   say(`${corpus.name} is deleted.`);
   await list(null).catch(complain);

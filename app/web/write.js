@@ -1,15 +1,17 @@
 // The playground: settings, a stream into the page, what each character might have been.
 
-import { showAlternatives } from "./alternatives.js";
-import { call, eventsOf, get, post, Refused } from "./api.js";
+import { explainPanel, showAlternatives } from "./alternatives.js";
+import { call, eventsOf, everything, get, jsonWith, path, post, Refused, SEED, seedOf } from "./api.js";
 import { Chooser } from "./characters.js";
-import { at, count, element, fill, loss, nameOf } from "./dom.js";
+import { at, count, element, fill, loss, nameOf, visible } from "./dom.js";
 import { complain, Mistake, say, telling } from "./say.js";
 
-const MOST = 100;
 /** Characters of the text that are read again, to go on from it or for what else one of them might have been. */
 const MOST_READ_AGAIN = 50_000;
 const TOP = 10;
+/** Before the service is asked about a character: who holds a key down passes many. */
+const SOON = 120;
+const LATER = new Set([429, 502, 503, 504]);
 const SLIDERS = [
   ["temperature", 0, 2, 0.05, 0.8, "below 1 more careful, above 1 more daring, 0 always the likeliest"],
   ["top_k", 0, 100, 1, 0, "from so many likeliest only; 0: from all"],
@@ -20,12 +22,10 @@ const SLIDERS = [
   ["frequency_penalty", -2, 2, 0.1, 0, "less likely each time it was written"],
 ];
 
-let models = [];
 let writing = null; // an AbortController while a text comes
+let asking = null; // one while a character is asked about
 let last = null; // of the text that is shown: { model, state, heldBack }
 let chooser = null;
-let hint = null;
-let asked = 0;
 
 export function begin() {
   at("write-sliders").replaceChildren(...SLIDERS.map(slider));
@@ -33,8 +33,7 @@ export function begin() {
   at("write-stop-button").addEventListener("click", () => writing?.abort());
   at("write-on").addEventListener("click", telling(writeOn));
   at("write-copy").addEventListener("click", telling(copy));
-  at("write-model").addEventListener("change", telling(listCheckpoints));
-  hint = at("written-else").firstElementChild;
+  at("write-model").addEventListener("change", telling(listCheckpoints, { again: true }));
   chooser = new Chooser(at("written"), (index) => explain(index).catch(complain));
 }
 
@@ -52,16 +51,19 @@ function slider([name, min, max, step, value, hint]) {
 
 /** Show the form, for the model of an id if one is given. */
 export async function show(modelId) {
-  models = (await get(`models?limit=${MOST}`)).data;
+  const models = await everything("models");
+  if (modelId && !models.some((one) => one.id === modelId)) models.push(await get(path("models", modelId)));
   fill(at("write-model"), models.map((one) => [one.id, nameOf(one)]));
   if (modelId) at("write-model").value = modelId;
   await listCheckpoints();
   if (!models.length) say("There is no model yet: train one first. It can write from its first checkpoint on.");
 }
 
+/** Those of the model that is chosen now, whichever answer comes first. */
 async function listCheckpoints() {
   const id = at("write-model").value;
-  const rows = id ? (await get(`models/${id}/checkpoints`)).data : [];
+  const rows = id ? (await get(path("models", id, "checkpoints"))).data : [];
+  if (at("write-model").value !== id) return;
   fill(at("write-checkpoint"), [
     ["", "best"],
     ["latest", "latest"],
@@ -81,9 +83,9 @@ function settings() {
 }
 
 function seed() {
-  const text = at("write-seed").value.trim();
-  if (text && !/^[0-9]{1,19}$/.test(text)) throw new Mistake("The seed must be a whole number from 0 to 9223372036854775807, in digits.");
-  return text;
+  const told = seedOf(at("write-seed").value);
+  if (told === null) throw new Mistake("The seed must be a whole number from 0 to 9223372036854775807, in digits.");
+  return told;
 }
 
 function chosenModel() {
@@ -98,12 +100,17 @@ async function writeAnew() {
   await write({ model: chosenModel(), prompt }, prompt, seed());
 }
 
-/** On from the end: by its state, or, where the text was stopped, by reading it again. */
+/** On from the end: by its state, or, where there is none, by reading the text again. */
 async function writeOn() {
-  if (last.state) {
-    last.heldBack?.remove(); // the text that goes on begins with it
-    await write({ model: last.model, continue_from: last.state }, null, "");
-  }  else await write({ model: last.model, prompt: endOf(at("written").textContent) }, null, "");
+  const { state, model } = last;
+  if (!state) return write({ model, prompt: endOf(at("written").textContent) }, null, "");
+  try {
+    await write({ model, continue_from: state }, null, "");
+  } catch (error) {
+    // The service takes it never again, as when its checkpoint is gone; what moment it was is not to blame.
+    if (error instanceof Refused && !LATER.has(error.status) && last.state === state) last.state = null;
+    throw error;
+  }
 }
 
 /** What of a text is read again: no half of a character at its beginning. */
@@ -117,24 +124,21 @@ async function writeOtherwise(index, character) {
 
 /** Stream a text into the page. `given` is the prompt that a new text begins with, null to go on with the old one. */
 async function write(source, given, seedText) {
-  // The seed's place comes first: no prompt can be taken for it.
-  const body = JSON.stringify({ ...(seedText ? { seed: "\u0000" } : {}), ...source, ...settings() });
+  const body = jsonWith(seedText, { ...(seedText ? { seed: SEED } : {}), ...source, ...settings() });
   writing?.abort();
+  asking?.abort();
   const mine = (writing = new AbortController());
   const focused = document.activeElement;
   busy(true);
   chooser.clear();
-  at("written-else").replaceChildren(hint.cloneNode(true));
+  explainPanel(at("written-else"));
   say("Writing …");
   try {
-    const answer = await call("POST", "generate", {
-      json: seedText ? body.replace('"\\u0000"', seedText) : body,
-      headers: { Accept: "text/event-stream" },
-      signal: mine.signal,
-    });
+    const answer = await call("POST", "generate", { json: body, headers: { Accept: "text/event-stream" }, signal: mine.signal });
     const holder = at("written");
     holder.scrollIntoView({ block: "nearest" });
     if (given !== null) holder.replaceChildren(element("span", { className: "given" }, given));
+    else last.heldBack?.remove(); // the text that goes on begins with it
     const model = `${answer.headers.get("X-Model")}@${answer.headers.get("X-Checkpoint-Step")}`;
     last = { model, state: null };
     const seedTold = answer.headers.get("X-Seed");
@@ -153,13 +157,15 @@ async function write(source, given, seedText) {
     }
     if (!ended) throw new Mistake("The text broke off: the service ended the connection.");
   } catch (error) {
+    if (error.name === "AbortError" && writing !== mine) return; // another text comes
     if (error.name === "AbortError") say("Stopped.");
     else throw error.code === "unknown_character" ? new Mistake(`${error.message}\n“Leave out characters of the prompt …” under “More” writes without them.`) : error;
   } finally {
     if (writing === mine) {
       writing = null;
       busy(false);
-      if (document.activeElement === document.body) focused?.focus(); // a button that was disabled meanwhile
+      // A button that was disabled meanwhile, or one of the alternatives, which are gone.
+      if (document.activeElement === document.body) (focused?.isConnected ? focused : at("written")).focus({ preventScroll: true });
     }
   }
 }
@@ -171,23 +177,36 @@ function busy(is) {
 }
 
 async function copy() {
-  await navigator.clipboard.writeText(at("written").textContent);
-  say("Copied.");
+  if (navigator.clipboard) {
+    await navigator.clipboard.writeText(at("written").textContent);
+    return say("Copied.");
+  }
+  at("written").focus(); // browsers give the clipboard to pages of https and of this machine alone
+  getSelection().selectAllChildren(at("written"));
+  say("The text is selected: Ctrl+C copies it.");
 }
 
 /** What else the character at a place might have been, as the model saw it: before temperature and filters. */
 async function explain(index) {
-  if (!last) return;
-  const mine = (asked += 1);
+  asking?.abort();
+  const mine = (asking = new AbortController());
+  await new Promise((resolve) => setTimeout(resolve, SOON));
+  if (!last || mine.signal.aborted) return;
   const text = at("written").textContent;
-  const end = index + String.fromCodePoint(text.codePointAt(index)).length;
-  const scored = endOf(text.slice(0, end));
-  const told = await post("score", { model: last.model, text: scored, top: TOP, unknown: "skip" });
-  if (mine !== asked) return;
-  showAlternatives(at("written-else"), {
-    character: text.slice(index, end),
+  const character = String.fromCodePoint(text.codePointAt(index));
+  const scored = endOf(text.slice(0, index + character.length));
+  const told = await post("score", { model: last.model, text: scored, top: TOP, unknown: "skip" }, { signal: mine.signal }).catch((error) => {
+    if (error.code === "empty_text") return { text: [] };
+    throw error;
+  });
+  if (mine.signal.aborted) return;
+  const panel = at("written-else");
+  // Of a prompt the model reads what its normalization and its vocabulary leave.
+  if (told.text.at(-1) !== character) return explainPanel(panel, `The model does not read ${visible(character)} as it stands here: it is unknown to it, or becomes another character.`);
+  showAlternatives(panel, {
+    character,
     logProbability: told.log_probabilities.at(-1),
     top: told.top.at(-1),
-    take: writing ? null : (character) => writeOtherwise(index, character).catch(complain),
+    take: writing ? null : (other) => writeOtherwise(index, other).catch(complain),
   });
 }
