@@ -31,6 +31,8 @@ class Program:
     started_at: float = 0.0
     start_at: float = 0.0
     failures: int = 0
+    settled: bool = False
+    """Whether it has ever lived for long: it can be started, and what keeps it from that now may pass."""
 
     def start(self, now: float) -> None:
         self.child = start_module(self.module, self.arguments)
@@ -42,7 +44,9 @@ class Program:
             return None
         self.child.socket.close()
         self.child = None
-        self.failures = 0 if now - self.started_at > SETTLED_SECONDS else self.failures + 1
+        lived_long = now - self.started_at > SETTLED_SECONDS
+        self.settled = self.settled or lived_long
+        self.failures = 0 if lived_long else self.failures + 1
         self.start_at = now + min(LONGEST_DELAY_SECONDS, 2.0**self.failures - 1)
         return status
 
@@ -63,7 +67,7 @@ def _supervise(programs: list[Program], stop: StopRequest) -> int:
         now = time.monotonic()
         for program in programs:
             status = program.ended(now)
-            if status is not None and status > 0 and program.failures == 1:
+            if status is not None and status > 0 and program.failures == 1 and not program.settled:
                 return status
             if status is not None:
                 log.error("the %s ended with %d, is started again", program.name, status)

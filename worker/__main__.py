@@ -13,7 +13,7 @@ from app.store.errors import StoreError
 from app.store.opening import open_database
 from models.memory_estimate import readable
 from worker.health import new_worker_id
-from worker.runner import Runner
+from worker.runner import DeviceLost, Runner
 
 log = logging.getLogger("worker")
 
@@ -23,8 +23,7 @@ def find_device(wanted: str) -> tuple[str, int]:
 
     Exits when there is no such device.
     """
-    command = [sys.executable, "-P", "-m", "worker.device", wanted]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    answer = ask_device(wanted)
     if answer.returncode != 0:
         sys.exit(f"CHARSMITH_DEVICE: {answer.stderr.strip()}")
     if answer.stderr:
@@ -33,13 +32,28 @@ def find_device(wanted: str) -> tuple[str, int]:
     return device, int(memory_bytes)
 
 
+def ask_device(wanted: str) -> subprocess.CompletedProcess[str]:
+    """`worker.device`, run as a program."""
+    command = [sys.executable, "-P", "-m", "worker.device", wanted]
+    return subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+
+
 def work(settings: Settings) -> None:
     database = open_database(settings.resolved_database_url)
     device, memory_bytes = find_device(settings.device)
     stop = StopRequest()
     stop.listen()
     log.info("ready: trains on %s with %s", device, readable(memory_bytes))
-    Runner(database, settings, new_worker_id(), device, stop, memory_bytes=memory_bytes).run()
+    runner = Runner(
+        database,
+        settings,
+        new_worker_id(),
+        device,
+        stop,
+        memory_bytes=memory_bytes,
+        device_works=lambda: ask_device(device).returncode == 0,
+    )
+    runner.run()
     database.close()
 
 
@@ -53,7 +67,7 @@ def main() -> None:
         arm(os.environ)
         settings.temporary_dir.mkdir(parents=True, exist_ok=True)
         work(settings)
-    except (FaultError, SettingsError, StoreError, OSError) as error:
+    except (DeviceLost, FaultError, SettingsError, StoreError, OSError) as error:
         sys.exit(f"charsmith worker: {error}")
 
 

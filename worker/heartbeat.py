@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 HEARTBEAT_SECONDS = 2.0
 LOOK_SECONDS = 0.2
 """How soon a stop is noticed between two beats."""
+STOOD_STILL_SECONDS = 5.0
+"""Between two looks: so long this process was stopped, and most likely the whole container."""
 PAUSE_SECONDS = 5.0
 """How long a child may take to store its resume point on a pause or shutdown; docker's own grace is ten."""
 START_SECONDS = 60.0
@@ -74,6 +76,8 @@ class Heartbeat(threading.Thread):
         self._moved_at = monotonic()
         self._longest_gap = 0.0
         self._has_moved = False
+        self._looked_at = monotonic()
+        self._stood_still = 0.0
         self._kill_at: float | None = None
         self.ending: Ending | None = None
 
@@ -98,8 +102,9 @@ class Heartbeat(threading.Thread):
         """The child gave a sign of life."""
         now = self._monotonic()
         if self._has_moved:  # the first sign ends a start, which is no step
-            self._longest_gap = max(self._longest_gap, now - self._moved_at)
-        self._moved_at, self._has_moved = now, True
+            # Where this process stood still itself (a container that was paused) there was no long step.
+            self._longest_gap = max(self._longest_gap, now - self._moved_at - self._stood_still)
+        self._moved_at, self._has_moved, self._stood_still = now, True, 0.0
 
     @contextmanager
     def patience(self) -> Iterator[None]:
@@ -108,7 +113,7 @@ class Heartbeat(threading.Thread):
         try:
             yield
         finally:
-            self._moved_at = self._monotonic()
+            self._moved_at, self._stood_still = self._monotonic(), 0.0
             self._patient = False
 
     def end(self) -> None:
@@ -127,11 +132,20 @@ class Heartbeat(threading.Thread):
 
     def _rest(self) -> None:
         """Until the next beat is due, or something calls for an earlier one."""
-        beat_at = self._monotonic() + self._beat_seconds
-        while not self._done.wait(LOOK_SECONDS) and self._monotonic() < beat_at:
+        self._looked_at = self._monotonic()
+        beat_at = self._looked_at + self._beat_seconds
+        while not self._done.wait(LOOK_SECONDS) and self.look() < beat_at:
             if self._stop_requested() and self.ending is None:
                 return
             self._kill_if_late()
+
+    def look(self) -> float:
+        """The time. So long as nobody has looked before it is taken for time in which nothing ran."""
+        now = self._monotonic()
+        if (gap := now - self._looked_at) > STOOD_STILL_SECONDS:
+            self._stood_still += gap
+        self._looked_at = now
+        return now
 
     def beat(self) -> None:
         """Renew the lease once and act on what is wanted."""
@@ -155,7 +169,7 @@ class Heartbeat(threading.Thread):
     def _end_if_stalled(self) -> None:
         least = self._stall_seconds if self._has_moved else max(self._stall_seconds, START_SECONDS)
         limit = max(least, SLOW_STEP_FACTOR * self._longest_gap)
-        if not self._patient and self._monotonic() - self._moved_at > limit:
+        if not self._patient and self._monotonic() - self._moved_at - self._stood_still > limit:
             log.error("job %s: no sign of life for %.0f s", self._claim.job.id, limit)
             self._end_child(Ending.STALLED)
 

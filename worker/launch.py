@@ -8,6 +8,8 @@ that belong to each other; nothing from outside and nothing at rest is.
 import contextlib
 import errno
 import os
+import queue
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -94,8 +96,11 @@ class TrainingChild:
         child = start_module("worker.child", niceness=niceness, env=environment)
         self._process = child.process
         self._connection = Connection(child.socket.detach())
-        with contextlib.suppress(OSError):  # it died already: `events` says so
-            self._connection.send(task)
+        self._to_send: queue.SimpleQueue[TrainingTask | PauseRequest | None] = queue.SimpleQueue()
+        self._to_send.put(task)
+        # A thread of its own: a resume point is more than the socket holds, and the child reads it only when it has
+        # imported torch. Whoever starts it could not end it meanwhile.
+        threading.Thread(target=self._send_all, name="to-training", daemon=True).start()
 
     @property
     def pid(self) -> int:
@@ -116,8 +121,7 @@ class TrainingChild:
 
     def request_pause(self) -> None:
         """Ask for a resume point after the current step, and an end."""
-        with contextlib.suppress(OSError):
-            self._connection.send(PauseRequest())
+        self._to_send.put(PauseRequest())
 
     def kill(self) -> None:
         """End it at once; `events` then raises ChildCrashed."""
@@ -127,4 +131,10 @@ class TrainingChild:
         """Make sure that it is gone."""
         self._process.kill()
         self._process.wait()
+        self._to_send.put(None)
         self._connection.close()
+
+    def _send_all(self) -> None:
+        while (message := self._to_send.get()) is not None:
+            with contextlib.suppress(OSError):  # it has died: `events` says so
+                self._connection.send(message)

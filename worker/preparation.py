@@ -5,6 +5,7 @@ later attempt would find no more of it is a refusal, and only that.
 """
 
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 from app.store import claims, corpora, trained_models
@@ -14,16 +15,33 @@ from app.store.errors import Corrupted, NotFound
 from worker.launch import TrainingFailed, TrainingRefusal, TrainingTask
 
 
+class Interrupted(Exception):
+    """The job is wanted to end before its training has begun."""
+
+
 def prepare(
-    database: Database, claim: Claim, folder: Path, compiled: Path, *, device: str, threads: int
+    database: Database,
+    claim: Claim,
+    folder: Path,
+    compiled: Path,
+    *,
+    device: str,
+    threads: int,
+    in_vain: Callable[[], bool] = lambda: False,
 ) -> TrainingTask:
-    """The task of an attempt, its corpus in a file of `folder`. Raises TrainingFailed, LeaseLost."""
+    """The task of an attempt, its corpus in a file of `folder`.
+
+    Raises TrainingFailed, LeaseLost; Interrupted once it is `in_vain`: a large text takes longer than a program that
+    was asked to end has time.
+    """
     assert claim.job.corpus_id is not None, "a live job's corpus cannot be deleted"
     corpus = corpora.get_corpus(database, claim.job.corpus_id)
     text_path = folder / "corpus.txt"
     with text_path.open("wb") as file:
         for piece in corpora.read_corpus(database, corpus):
             file.write(piece)
+            if in_vain():
+                raise Interrupted
     return TrainingTask(
         model=claim.job.model,
         training=claim.job.training,

@@ -29,7 +29,7 @@ from worker.launch import DISK_FULL, NO_ROOM, ChildCrashed, TrainingChild, Train
 from worker.memory_check import lack_of_memory
 from worker.memory_kills import memory_kills
 from worker.postponed import Postponed
-from worker.preparation import prepare
+from worker.preparation import Interrupted, prepare
 from worker.workspace import attempt_folder, sweep
 
 log = logging.getLogger(__name__)
@@ -40,6 +40,10 @@ ROOM_SECONDS = 2.0
 """Between two tries to store what there was no room for, or no chance to."""
 NOT_NOW = (DiskFull, DatabaseBusy)
 """What of the store passes, and is no fault of a job."""
+
+
+class DeviceLost(Exception):
+    """The device that this worker trains on does not work any more."""
 
 
 def training_threads() -> int:
@@ -60,6 +64,7 @@ class Runner:
         *,
         memory_bytes: int,
         start_child: Callable[[TrainingTask], TrainingChild] = TrainingChild,
+        device_works: Callable[[], bool] = lambda: True,
     ) -> None:
         self._database = database
         self._settings = settings
@@ -68,18 +73,24 @@ class Runner:
         self._threads = settings.torch_threads or training_threads()
         self._memory_bytes = memory_bytes
         self._start_child = start_child
+        self._device_works = device_works
+        self._device_lost = False
+        self._has_started = False
         self._folder = settings.temporary_dir / "attempts"
         self._stop = stop
         self._postponed = Postponed()
         self._job_id: str | None = None
 
     def run(self) -> None:
-        """Work until `stop` is set. A running job then stores its resume point and is queued again, at no cost."""
+        """Work until `stop` is set. A running job then stores its resume point and is queued again, at no cost.
+
+        Raises DeviceLost when no training can begin any more: each job of the queue would fail by turns.
+        """
         sweep(self._folder)
         presence = threading.Thread(target=self._announce, name="presence", daemon=True)
         presence.start()
         stale = StaleWatch(self._database, self._settings.lease_seconds)
-        while not self._stop.is_set():
+        while not self._stop.is_set() and not self._device_lost:
             try:
                 for job_id in stale.release_stale():
                     log.warning("job %s: its worker is gone, queued again", job_id)
@@ -91,8 +102,12 @@ class Runner:
                 self._stop.wait(IDLE_SECONDS)
             else:
                 self.run_job(claim)
+        if self._device_lost:
+            self._stop.set()
         presence.join()
         self._leave()
+        if self._device_lost:
+            raise DeviceLost(f"{self._device} does not work any more")
 
     def _leave(self) -> None:
         try:
@@ -164,29 +179,36 @@ class Runner:
         with attempt_folder(self._folder) as folder:
             try:
                 with heartbeat.patience():
-                    task = self._prepare(claim, folder)
+                    task = self._prepare(claim, folder, lambda: heartbeat.ending is not None)
             except TrainingFailed as failure:
                 return self._failed(failure.refusal)
+            except Interrupted:
+                return self._ended_early(claim, heartbeat.ending) or self._released
             kills_before = memory_kills()
             with closing(self._start_child(task)) as child:
                 heartbeat.attach(child)
                 try:
                     return self._drive(claim, child, heartbeat)
                 except ChildCrashed as crash:
-                    out_of_memory = crash.exit_code == -signal.SIGKILL and memory_kills() > kills_before
-                    return self._after_crash(claim, crash, heartbeat.ending, out_of_memory=out_of_memory)
+                    killed_by_others = crash.exit_code == -signal.SIGKILL and heartbeat.ending is None
+                    out_of_memory = killed_by_others and memory_kills() > kills_before
+                    if early := self._ended_early(claim, heartbeat.ending):
+                        return early
+                    return self._after_crash(claim, crash, out_of_memory=out_of_memory)
                 except TrainingFailed as failure:
                     return self._failed(failure.refusal)
 
-    def _prepare(self, claim: Claim, folder: Path) -> TrainingTask:
-        compiled = self._settings.compiled_dir
-        return prepare(self._database, claim, folder, compiled, device=self._device, threads=self._threads)
+    def _prepare(self, claim: Claim, folder: Path, in_vain: Callable[[], bool]) -> TrainingTask:
+        compiled, threads = self._settings.compiled_dir, self._threads
+        return prepare(self._database, claim, folder, compiled, device=self._device, threads=threads, in_vain=in_vain)
 
     def _drive(self, claim: Claim, child: TrainingChild, heartbeat: Heartbeat) -> Callable[[Claim], None]:
         recorder = Recorder(self._database, claim)
+        self._has_started = False
         for event in child.events():
             heartbeat.moved()
             if isinstance(event, Started):  # there was room for all that it needs to begin
+                self._has_started = True
                 self._postponed.forget(claim.job.id)
             with heartbeat.patience():  # storing a large checkpoint is no hung step
                 # Not `_stop.wait`, which is over at once when a stop is asked for: the ending comes with the next beat.
@@ -217,14 +239,18 @@ class Runner:
             return self._succeeded
         return self._paused if ending is Ending.PAUSED else self._released
 
-    def _after_crash(
-        self, claim: Claim, crash: ChildCrashed, ending: Ending | None, *, out_of_memory: bool
-    ) -> Callable[[Claim], None]:
+    def _ended_early(self, claim: Claim, ending: Ending | None) -> Callable[[Claim], None] | None:
+        """What to do with a job that was wanted to end; None if it was not. Raises LeaseLost."""
         if ending is Ending.LEASE_LOST:
             raise LeaseLost(claim.job.id, claim.attempt)
         if ending is Ending.PAUSED:  # too slow to store a resume point: it goes on from the last one
             return self._paused
-        if ending in (Ending.CANCELLED, Ending.STOPPING):
+        return self._released if ending in (Ending.CANCELLED, Ending.STOPPING) else None
+
+    def _after_crash(self, claim: Claim, crash: ChildCrashed, *, out_of_memory: bool) -> Callable[[Claim], None]:
+        if crash.exit_code > 0 and not self._has_started and not self._device_works():
+            self._device_lost = True
+            log.error("job %s: given back, since %s does not work any more", claim.job.id, self._device)
             return self._released
         log.error("job %s: %s%s", claim.job.id, crash, ", for lack of memory" if out_of_memory else "")
         return self._out_of_memory if out_of_memory else self._crashed

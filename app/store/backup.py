@@ -46,7 +46,7 @@ def back_up(url: str, target: Path, *, force: bool = False) -> Contents:
         with closing(look_at(part.path, static=True)) as copy:
             contents = verify(copy, source)
         _check_target(source, target, force)  # it may have come meanwhile
-        part.publish(target)
+        part.publish(target, new=not force)
     return contents
 
 

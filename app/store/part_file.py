@@ -36,7 +36,12 @@ class PartFile:
                 target.hardlink_to(self.path)
             except FileExistsError:
                 raise BackupRefused(f"{target} has just been made by another process") from None
-            self.path.unlink()
+            except OSError:  # a file system without hard links
+                if os.path.lexists(target):
+                    raise BackupRefused(f"{target} has just been made by another process") from None
+                self.path.replace(target)
+            else:
+                self.path.unlink()
         else:
             self.path.replace(target)
         self.published = True

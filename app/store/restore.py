@@ -71,17 +71,23 @@ def restore(url: str, backup: Path) -> Restored:
 def _carry_keys(before: Any | None, part: PartFile) -> bool:
     """Put the API keys of the database of before into the new one: a revocation is for good, as is asking for keys.
 
-    False: there is no such database, or it cannot be read.
+    False: there is no such database, or it cannot be read. What a newer Charsmith keeps of a key is left out.
     """
     if before is None:
         return False
-    columns = [row[1] for row in before.execute("PRAGMA table_info(api_keys)")]
-    rows = before.execute("SELECT * FROM api_keys").fetchall() if columns else []
+    try:
+        theirs = [row[1] for row in before.execute("PRAGMA table_info(api_keys)")]
+        rows = before.execute("SELECT * FROM api_keys").fetchall() if theirs else []  # columns in that order
+    except newest_sqlite().DatabaseError:  # damaged: why it is replaced
+        return False
     if rows:
         open_database(f"sqlite:///{part.path}").close()  # the newest schema, if it was older
-        values = f"({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
         with closing(connect_to_file(part.path)) as copy:
-            copy.executemany(f"INSERT OR REPLACE INTO api_keys {values}", rows)
+            ours = {row[1] for row in copy.execute("PRAGMA table_info(api_keys)")}
+            both = [name for name in theirs if name in ours]
+            values = f"({', '.join(both)}) VALUES ({', '.join('?' * len(both))})"
+            kept = [[row[theirs.index(name)] for name in both] for row in rows]
+            copy.executemany(f"INSERT OR REPLACE INTO api_keys {values}", kept)
     return True
 
 

@@ -52,6 +52,8 @@ SIZES = {
     "middle": Size(1, (2, 8), 1, 30, 120, 3, 1, 1),
     "full": Size(20, (2, 3, 4, 6, 8), 20, 1000, float("inf"), 100, 20, 20),
 }
+FEWEST_DEATHS = 5
+"""Of a siege that ran out of time, or it says nothing."""
 PARTS = ("lives", "claims", "siege", "stops", "freezes", "takeovers")
 
 Row = tuple[str, str, str]
@@ -96,6 +98,8 @@ def measure_siege(order: Order) -> list[Row]:
         outcome = besiege(
             Path(made), order.seed, cycles, waiting=order.size.waiting, seconds=order.size.siege_seconds, say=say
         )
+    fewest = min(len(cycles), FEWEST_DEATHS)
+    assert outcome.deaths.total() >= fewest, f"{outcome.deaths.total()} deaths say nothing: {fewest} at least"
     return siege_rows(outcome)
 
 

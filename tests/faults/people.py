@@ -51,6 +51,8 @@ class Asked:
     kind: str
     job_id: str
     to_be_cancelled: bool = False
+    cancelled: bool = False
+    """As it was answered."""
     verified: bool = False
 
 
@@ -78,11 +80,14 @@ class Client:
     def __init__(self, url: str, ledger: Ledger) -> None:
         self._http = httpx.Client(base_url=url, timeout=30, trust_env=False)
         self._ledger = ledger
+        self.tries = 0
+        """Of the last call: more than one, where an answer was lost or nobody was there."""
 
     def call(self, method: str, path: str, *also: int, **how: Any) -> httpx.Response:
         """A 2xx answer, or one of the statuses in `also`. 503 is no answer; another 5xx is a fault."""
-        began = time.monotonic()
+        began, self.tries = time.monotonic(), 0
         while True:
+            self.tries += 1
             try:
                 answer = self._http.request(method, path, **how)
             except httpx.HTTPError:
@@ -172,7 +177,8 @@ class People:
             self.ask(self._draw.choice(list(KINDS)), again=self._draw.random() < 0.5)
         unwanted = self.ask(self._draw.choice(list(KINDS)), again=self._draw.random() < 0.2)
         unwanted.to_be_cancelled = True
-        self._call("POST", f"/jobs/{unwanted.job_id}/cancel", 409)
+        answer = self._call("POST", f"/jobs/{unwanted.job_id}/cancel", 409)
+        unwanted.cancelled = answer.is_success and answer.json()["status"] == "cancelled"
         self.look_at_jobs()
         self._tidy()
 
@@ -216,6 +222,8 @@ class People:
         unfinished = 0
         for asked in [one for one in self.ledger.jobs if not one.verified]:
             job = self._call("GET", f"/jobs/{asked.job_id}").json()
+            if asked.cancelled and job["status"] != "cancelled":
+                raise Lost(f"{asked.job_id} was answered to be cancelled, and is {job['status']}")
             if job["status"] not in ("succeeded", "failed", "cancelled"):
                 unfinished += 1
             elif job["status"] == "succeeded":
@@ -267,8 +275,12 @@ class People:
                 self._delete(f"/models/{model_id}", model_id)
 
     def _delete(self, path: str, thing: str, client: int = 0) -> None:
-        # 404: it was deleted by the call before, whose answer was lost.
-        self._clients[client].call("DELETE", path, 404)
+        """What was acknowledged is there until now. Raises Lost."""
+        asking = self._clients[client]
+        asking.call("GET", path)
+        answer = asking.call("DELETE", path, 404)
+        if answer.status_code == 404 and asking.tries == 1:  # else it was deleted by a try whose answer was lost
+            raise Lost(f"{thing} was there a moment ago, and was deleted by nobody")
         self.ledger.deleted.add(thing)
 
     def _one_round_of_models(self) -> None:
@@ -295,6 +307,9 @@ class People:
         unknown = set(listed["jobs"]) - set(wanted["jobs"])
         if unknown:
             raise Lost(f"jobs that nobody has asked for, or twice: {unknown}")
+        for model_id in self.ledger.models:
+            if self._call("GET", f"/models/{model_id}/download").content != self.expected["gru"].weights:
+                raise Lost(f"{model_id} is not what was uploaded")
         for asked in self.ledger.jobs:
             self.ask_again(asked)
 

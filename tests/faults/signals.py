@@ -177,7 +177,7 @@ def freeze(folder: Path, times: int) -> int:
         undisturbed = installation.submit(**training("lstm", FROZEN_STEPS))
         undisturbed = installation.wait_for_status(undisturbed["id"], "succeeded", seconds=PATIENCE_SECONDS)
         for number in range(times):
-            _freeze_once(installation, undisturbed, frozen, f"freeze {number}", with_child=number % 2 == 1)
+            _freeze_once(installation, undisturbed, frozen, f"freeze {number}", with_child=number % 2 == 0)
         database = open_existing(_url(installation))
         faults = job_faults(database)
         database.close()

@@ -1,23 +1,26 @@
 """The training process: it says that it moves while it loads, can be paused there, and tells what cannot be helped."""
 
 import resource
+import signal
 import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from app.processes import Child, start_module
 from app.settings import Settings
 from models.checkpoint import CheckpointInfo, encode_checkpoint, read_info
 from models.config import InvalidConfig, ModelConfig, TrainingConfig
 from models.rnn import CharRNN
 from models.vocabulary import Vocabulary
-from worker import child
+from worker import child, launch
 from worker.batches import Corpus, CorpusTooShort
 from worker.events import Event, Finished, Saved, Started, Ticked
-from worker.launch import TRAINING_ENVIRONMENT, TrainingChild, TrainingFailed, TrainingTask
+from worker.launch import TRAINING_ENVIRONMENT, ChildCrashed, TrainingChild, TrainingFailed, TrainingTask
 from worker.trainer import Diverged, InvalidResumePoint
 
 LIMIT_BYTES = 3 * 2**30
@@ -62,6 +65,30 @@ def test_a_training_process_that_gets_no_more_memory_says_so_and_takes_nobody_al
         with pytest.raises(TrainingFailed) as failed:
             list(process.events())
         assert failed.value.refusal.code == "out_of_memory"
+    finally:
+        process.close()
+
+
+@pytest.mark.parametrize("gently", [False, True])
+def test_a_process_that_hangs_while_it_starts_can_be_ended_however_much_it_was_to_be_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gently: bool
+) -> None:
+    """A socket holds some hundred kilobytes, which the process reads when it has imported torch."""
+
+    def stopped(*arguments: Any, **options: Any) -> Child:
+        started = start_module(*arguments, **options)
+        started.process.send_signal(signal.SIGSTOP)
+        return started
+
+    monkeypatch.setattr(launch, "start_module", stopped)
+    process = TrainingChild(replace(task_of(tmp_path, TEXT), resume_point=bytes(4_000_000)))
+    try:
+        if gently:
+            process.request_pause()
+        process.kill()
+        with pytest.raises(ChildCrashed) as crashed:
+            list(process.events())
+        assert crashed.value.exit_code == -signal.SIGKILL
     finally:
         process.close()
 

@@ -105,6 +105,17 @@ def test_a_stopping_worker_asks_its_child_for_a_resume_point(rig: Rig) -> None:
     assert (rig.heartbeat.ending, rig.child.pauses, rig.child.kills) == (Ending.STOPPING, 1, 0)
 
 
+def test_where_the_worker_stood_still_itself_there_was_no_long_step_and_no_hung_one(rig: Rig) -> None:
+    for gap in (1, 1, 600):
+        rig.clock.now += gap
+        rig.heartbeat.look()
+        rig.heartbeat.beat()
+        rig.heartbeat.moved()
+    assert rig.heartbeat.ending is None
+    rig.beat_after(STALL_SECONDS + 1)
+    assert rig.heartbeat.ending is Ending.STALLED
+
+
 def test_a_child_that_shows_no_sign_of_life_is_killed_after_the_stall_limit(rig: Rig) -> None:
     rig.beat_after(STALL_SECONDS - 1)
     assert rig.heartbeat.ending is None

@@ -3,6 +3,7 @@
 import errno
 import itertools
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from worker import postponed, runner, workspace
 from worker.device import choose_device
 from worker.events import Evaluated, Finished, Progress, Sampled, Saved, Setback, Started, Ticked
 from worker.launch import ChildCrashed, TrainingFailed, TrainingRefusal, TrainingTask
-from worker.runner import Runner, training_threads
+from worker.runner import DeviceLost, Runner, training_threads
 
 MEMORY_BYTES = 2**30
 STARTED = Started(0, 10, 1234, 20, 1900, 200, "cpu", "float32")
@@ -130,6 +131,51 @@ def test_a_process_that_the_system_killed_for_lack_of_memory_is_tried_once_more(
     job = jobs.get_job(database, job_id)
     assert job.error is not None
     assert (job.status, job.error["code"], job.attempt) == ("failed", code, attempts)
+
+
+def test_where_no_training_can_begin_any_more_the_worker_ends_and_no_job_pays_for_it(
+    database: Database, job_id: str, tmp_path: Path
+) -> None:
+    rig = Rig(database, tmp_path, [ChildCrashed(1)])
+    rig.runner._device_works = lambda: False
+    with pytest.raises(DeviceLost, match="cpu does not work"):
+        rig.runner.run()
+    job = jobs.get_job(database, job_id)
+    assert (job.status, job.attempt, job.error) == ("queued", 1, None)
+    assert workers.list_workers(database) == []
+    with database.read() as connection:
+        assert connection.exec_driver_sql("SELECT crashes FROM jobs").scalar() == 0
+
+
+@pytest.mark.parametrize("script", [[STARTED, ChildCrashed(1)], [ChildCrashed(-11)]])
+def test_a_crash_that_the_device_is_not_to_blame_for_asks_nobody(
+    database: Database, job_id: str, tmp_path: Path, script: list
+) -> None:
+    rig = Rig(database, tmp_path, script)
+    rig.runner._device_works = lambda: pytest.fail("asked")  # type: ignore[assignment]
+    rig.run_all()
+    assert jobs.get_job(database, job_id).status == "queued"
+
+
+def test_a_stop_while_a_large_text_is_written_out_gives_the_job_back_at_once(
+    database: Database, job_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig, pieces = Rig(database, tmp_path, [STARTED]), []
+
+    def endless(*_: Any) -> Any:
+        rig.stop.set()
+        while len(pieces) < 1000:
+            pieces.append(1)
+            time.sleep(0.05)
+            yield b"text"
+
+    monkeypatch.setattr(corpora, "read_corpus", endless)
+    rig.run_all()
+    assert len(pieces) < 1000
+    assert rig.tasks == []
+    assert jobs.get_job(database, job_id).status == "queued"
+    with database.read() as connection:
+        assert connection.exec_driver_sql("SELECT crashes FROM jobs").scalar() == 0
 
 
 def test_a_setback_drops_later_metrics_and_the_next_attempt_knows_of_it(
