@@ -72,6 +72,12 @@ class Programs:
             self.running[program].kill()
             self.running[program].wait()
 
+    def stop(self, program: str) -> None:
+        """Asked to end, and gone; nothing if it is not there."""
+        if self.is_alive(program):
+            self.running[program].terminate()
+            self.running[program].wait(30)
+
     def kill_training(self) -> int:
         """How many training processes were killed."""
         found = self.training_processes()

@@ -282,12 +282,12 @@ class _Siege:
         if not cycle.place:
             self._kill_at_random(cycle)
             return
-        self.programs.kill("worker")
+        self.programs.stop("worker")  # not killed: a job that lost two workers in one cycle would near a crash loop
         said = self.programs.log_size("worker")
         self.programs.start("worker", f"{cycle.place}:{cycle.nth}:kill")
         if cycle.victim == "training":
             self._wait_for(f"{cycle} to be passed", lambda: "ended with -9" in self.programs.log_since("worker", said))
-            self.programs.kill("worker")  # the next training process would be told the same
+            self.programs.stop("worker")  # the next training process would be told the same
             return
         if cycle.place.startswith("lease.releas"):  # it gives a job back when its training process dies
             self._wait_for("a training process", self.programs.kill_training)
