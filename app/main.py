@@ -28,6 +28,7 @@ from app.coded_bodies import RefuseCodedBodies
 from app.crowd import RefuseCrowds
 from app.generation.streams import Generation, TooManyStreams
 from app.head_requests import AnswerHead
+from app.large_bodies import BoundLargeBodies
 from app.openai import completions, fine_tuning
 from app.openai import files as openai_files
 from app.openai import models as openai_models
@@ -97,6 +98,9 @@ def _surround(app: FastAPI, settings: Settings) -> None:
 
     def build_surrounded() -> ASGIApp:
         stack: ASGIApp = RefuseCrowds(build(), lambda scope: _full(app, scope))
+        stack = BoundLargeBodies(
+            stack, largest=max(_text_bytes(settings) + MAX_STATE_CHARACTERS, _score_bytes(settings))
+        )
         stack = RefuseCodedBodies(stack)
         named = [*health.router.routes, *web_page.router.routes]
         open_routes = [route for route in named if isinstance(route, APIRoute) and route.name in OPEN]
@@ -132,9 +136,8 @@ def _add_routes(app: FastAPI, settings: Settings) -> None:
     unready = problems(503)  # whatever needs the database may find it locked
     calls = APIRouter(dependencies=[Depends(framework_errors.refuse_unknown_fields)], responses=problems(401))
     # First, since routes are tried in order, which took a fifth of what a short request costs.
-    texts_and_states = MAX_STATE_CHARACTERS + ESCAPED_BYTES * (settings.max_prompt_characters + 2 * MAX_CHARACTER_SET)
-    calls.include_router(generate.router, max_body_size=MIB + texts_and_states)
-    calls.include_router(score.router, max_body_size=MIB + ESCAPED_BYTES * settings.max_score_characters)
+    calls.include_router(generate.router, max_body_size=_text_bytes(settings) + MAX_STATE_CHARACTERS)
+    calls.include_router(score.router, max_body_size=_score_bytes(settings))
     calls.include_router(
         corpora.uploads, max_body_size=settings.max_corpus_bytes + FORM_OVERHEAD_BYTES, responses=unready
     )
@@ -154,11 +157,20 @@ def _add_routes(app: FastAPI, settings: Settings) -> None:
             raise TypeError(f"{context.path} is no GuardedRoute")
 
 
+def _text_bytes(settings: Settings) -> int:
+    """The most that a prompt and its settings take as JSON."""
+    return MIB + ESCAPED_BYTES * (settings.max_prompt_characters + 2 * MAX_CHARACTER_SET)
+
+
+def _score_bytes(settings: Settings) -> int:
+    """The same of a text to score."""
+    return MIB + ESCAPED_BYTES * settings.max_score_characters
+
+
 def _openai_calls(settings: Settings) -> APIRouter:
     """Those of OpenAI's dialect."""
     calls = APIRouter()
-    texts = ESCAPED_BYTES * (settings.max_prompt_characters + 2 * MAX_CHARACTER_SET)
-    calls.include_router(completions.router, max_body_size=MIB + texts)
+    calls.include_router(completions.router, max_body_size=_text_bytes(settings))
     calls.include_router(openai_files.uploads, max_body_size=settings.max_corpus_bytes + FORM_OVERHEAD_BYTES)
     for group in (openai_files, fine_tuning, openai_models):
         calls.include_router(group.router, max_body_size=MIB)
