@@ -21,10 +21,11 @@ from app.store.api_keys import Scope, create_key, list_keys, revoke_key
 from app.store.backup import back_up
 from app.store.errors import BackupRefused, Damaged, DatabaseUnusable
 from app.store.opening import open_database
-from app.store.part_file import beside
+from app.store.part_file import PartFile, beside
 from app.store.restore import restore as put_back
 from app.store.schema import CHUNK_BYTES
 from app.store.sqlite_engine import newest_sqlite
+from app.store.sqlite_files import connect_to_file
 from app.store.trained_models import quarantine
 from app.store.verification import verify_database
 from app.store.workers import announce
@@ -556,3 +557,42 @@ def test_a_part_file_of_another_user_or_with_another_name_is_left_alone(full: Sc
     assert precious.read_text() == "precious"
     with pytest.raises(BackupRefused, match="is no file"):
         back_up(full.url, Path("/dev/null"), force=True)
+
+
+@pytest.mark.parametrize("damaged", [True, False])
+def test_keys_that_cannot_be_read_or_say_more_than_is_known_here_do_not_keep_a_backup_out(
+    full: Scene, target: Path, damaged: bool
+) -> None:
+    create_key(full.database, "laptop", frozenset(Scope))
+    back_up(full.url, target)
+    revoke_key(full.database, "laptop")
+    full.database.close()
+    path = file_of(full)
+    with contextlib.closing(connect_to_file(path)) as connection:
+        (page,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'api_keys'").fetchone()
+        (size,) = connection.execute("PRAGMA page_size").fetchone()
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        if not damaged:  # by a newer Charsmith
+            connection.execute("ALTER TABLE api_keys ADD COLUMN note TEXT")
+    if damaged:
+        with path.open("r+b") as file:
+            file.seek((page - 1) * size)
+            file.write(b"\xff" * size)
+    restored = put_back(full.url, target)
+    assert restored.keys_are_current is not damaged
+    assert restored.keys == (("laptop",) if damaged else ()), "a revocation is for good, where it can be read"
+
+
+def test_a_file_that_comes_while_a_backup_is_made_is_not_overwritten(
+    full: Scene, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = PartFile.publish
+
+    def late(self: PartFile, wanted: Path, **how: Any) -> None:
+        wanted.write_bytes(b"somebody's")
+        original(self, wanted, **how)
+
+    monkeypatch.setattr(PartFile, "publish", late)
+    with pytest.raises(BackupRefused, match="just been made by another process"):
+        back_up(full.url, target)
+    assert target.read_bytes() == b"somebody's"
