@@ -73,9 +73,12 @@ def _completed(path: str, fields: tuple[str, ...]) -> Callable[[typer.Context, s
 
 
 complete_model = _completed("/models", ("name", "id"))
-complete_job = _completed("/jobs", ("id",))
+complete_job = _completed("/jobs", ("name", "id"))
 complete_corpus = _completed("/corpora", ("name", "id"))
 
+WholeModelKey = Annotated[
+    str, typer.Argument(help="Id or name of a model.", metavar="MODEL", autocompletion=complete_model)
+]
 ModelKey = Annotated[
     str,
     typer.Argument(help="Id or name of a model, or name@step for one checkpoint.", autocompletion=complete_model),

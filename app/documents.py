@@ -201,7 +201,7 @@ def uploaded_document(added: Added, asked_name: str) -> UploadedCorpusDocument:
     """An upload as it is answered."""
     corpus, notice = corpus_document(added.corpus), None
     if corpus.name != asked_name:
-        notice = f"This text was here already; it keeps the name {corpus.name!r}, and {asked_name!r} was not taken."
+        notice = f"This text was here already, and keeps its name {corpus.name!r}: {asked_name!r} was not taken for it."
     return UploadedCorpusDocument(**corpus.model_dump(), byte_order_mark_dropped=added.mark_dropped, notice=notice)
 
 

@@ -94,6 +94,8 @@ def loss(
     as_json: AsJson = False,
 ) -> None:
     """Save a job's loss curve as a picture, those of other jobs over it if wanted."""
+    if file is not None and not file.is_dir() and file.suffix.lower() not in ("", ".png", ".svg"):
+        fail(f"{file}: a picture is a .png or a .svg")
     picture = "loss.svg" if file is not None and file.suffix.lower() == ".svg" else "loss.png"
     query = {"compare": compare or [], **({"theme": theme} if theme else {})}
     with calling(url) as client, client.download(address("jobs", job, picture), params=query) as response:

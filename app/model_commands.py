@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from app.calling import ModelKey, Url, address, calling, refuse_before_subcommand
+from app.calling import ModelKey, Url, WholeModelKey, address, calling, refuse_before_subcommand
 from app.job_commands import best_loss, print_fields
 from app.saving import save
 from app.terminal import AsJson, Columns, print_documents, print_json, print_table
@@ -57,7 +57,7 @@ def show(model: ModelKey, url: Url = None, as_json: AsJson = False) -> None:
 
 
 @models.command()
-def checkpoints(model: ModelKey, url: Url = None, as_json: AsJson = False) -> None:
+def checkpoints(model: WholeModelKey, url: Url = None, as_json: AsJson = False) -> None:
     """List a model's checkpoints, newest first."""
     with calling(url) as client:
         rows = client.call("GET", address("models", model, "checkpoints"))["data"]
@@ -65,7 +65,7 @@ def checkpoints(model: ModelKey, url: Url = None, as_json: AsJson = False) -> No
 
 
 @models.command()
-def delete(model: ModelKey, url: Url = None) -> None:
+def delete(model: WholeModelKey, url: Url = None) -> None:
     """Remove a model and its checkpoints. Prints nothing."""
     with calling(url) as client:
         client.call("DELETE", address("models", model))
@@ -77,14 +77,18 @@ def pull(
         Path | None, typer.Argument(help="File or folder. Default: the name that the service gives.")
     ] = None,
     file_format: Annotated[
-        ModelFormat, typer.Option("--format", help="safetensors, or an ONNX graph that onnxruntime runs.")
-    ] = "safetensors",
+        ModelFormat | None,
+        typer.Option(
+            "--format", help="safetensors, or an ONNX graph that onnxruntime runs. Default: by FILE's ending."
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace FILE if it exists.")] = False,
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
     """Download a checkpoint of MODEL, the best one or that of name@step, as one file."""
-    path, query = address("models", model, "download"), {"format": file_format}
+    by_name = "onnx" if file is not None and file.suffix.lower() == ".onnx" else "safetensors"
+    path, query = address("models", model, "download"), {"format": file_format or by_name}
     with calling(url) as client, client.download(path, params=query) as response:
         saved = save(response, file, force=force)
     document = {"file": str(saved), "bytes": saved.stat().st_size}

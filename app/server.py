@@ -82,10 +82,29 @@ def without_query(record: logging.LogRecord) -> bool:
 
 
 def run(settings: Settings) -> None:
-    """Serve until SIGTERM or Ctrl-C."""
+    """Serve until SIGTERM or Ctrl-C. Raises what `make_server` raises; SettingsError if the port is taken."""
     logs.set_up("service", settings.log_level, settings.log_format)
     raise_limit()
-    make_server(settings).run()
+    server = make_server(settings)
+    check_port_free(settings.host, settings.port)
+    server.run()
+
+
+def check_port_free(host: str, port: int) -> None:
+    """Raises SettingsError where it is taken: uvicorn would say so after all has started, among its log."""
+    try:
+        places = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise SettingsError(f"CHARSMITH_HOST: {host!r} is no address of this machine: {error.strerror}") from None
+    for family, kind, protocol, _, where in places:
+        with closing(socket.socket(family, kind, protocol)) as tried:
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                tried.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # as asyncio binds
+            try:
+                tried.bind(where)
+            except OSError as error:
+                raise SettingsError(f"cannot listen on {host}, port {port}: {error.strerror}") from None
 
 
 def check_open_by_choice(settings: Settings) -> None:

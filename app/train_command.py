@@ -4,6 +4,7 @@ Knows no setting's range: what is wrong with one, the service says.
 """
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from app.calling import Url, calling, complete_model, without_none
+from app.client import Client
 from app.corpus_commands import tell_notice
 from app.job_commands import end_as, follow
 from app.terminal import AsJson, print_json
@@ -84,16 +86,28 @@ def train(
     for setting in set_ or []:
         section, key, value = parse_setting(setting)
         request[section][key] = value
+    for setting, number in {**request["model"], **request["training"]}.items():
+        if isinstance(number, float) and not math.isfinite(number):  # JSON has no word for it
+            raise typer.BadParameter(
+                f"{number} is no number to train with", param_hint=f"--{setting.replace('_', '-')}"
+            )
     with calling(url) as client:
         corpus = client.upload_path(file, name)
         tell_notice(corpus)
         job = client.submit(without_none(request | {"corpus": corpus["id"]}))
         if not as_json:
             _tell(job)
+        tell_where_nobody_works(client)
         if wait:
             end_as(follow(client, job["id"]), as_json)
         elif as_json:
             print_json(job)
+
+
+def tell_where_nobody_works(client: Client) -> None:
+    """On standard error, if no worker is there: the job would wait without a word. Raises ClientError."""
+    if client.call("GET", "/readyz")["workers"] == []:
+        sys.stderr.write("No worker is there to train it; `charsmith worker` starts one.\n")
 
 
 def parse_setting(setting: str) -> tuple[str, str, Any]:

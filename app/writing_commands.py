@@ -89,11 +89,11 @@ def _state(given: str) -> str:
 
 def print_stream(client: Client, request: dict[str, Any]) -> None:
     """Write a generation to standard output as it comes, its prompt before it. Raises ClientError."""
-    before = request.get("prompt", "")
+    prompt, begun = request.get("prompt", ""), False
     for text in client.generate(request):
-        write_text(before + text)
-        before = ""
-    write_text("\n")
+        write_text(text if begun else prompt + text)  # not before: it may be refused
+        begun = True
+    write_text("\n" if begun else f"{prompt}\n")
 
 
 def _print_samples(document: dict[str, Any], prompt: str) -> None:

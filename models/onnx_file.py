@@ -268,7 +268,7 @@ class _Walk:
         if self._metadata_bytes > MAX_HEADER_BYTES or self._graph_bytes > MAX_GRAPH_BYTES:
             raise InvalidCheckpoint(
                 f"not an ONNX file of ours: its metadata have more than {MAX_HEADER_BYTES} bytes, or all the rest but "
-                f"the weights more than {MAX_GRAPH_BYTES}"
+                f"the weights (as raw data, not as numbers of protobuf's) more than {MAX_GRAPH_BYTES}"
             )
         self._file.seek(place.begin)
         return self._file.read(place.bytes)

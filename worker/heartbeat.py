@@ -27,8 +27,9 @@ STOOD_STILL_SECONDS = 5.0
 """Between two looks: so long this process was stopped, and most likely the whole container."""
 PAUSE_SECONDS = 5.0
 """How long a child may take to store its resume point on a pause or shutdown; docker's own grace is ten."""
-START_SECONDS = 60.0
-"""Until its first sign of life a child imports torch, which on a busy machine with a cold disk takes its time."""
+START_SECONDS = 300.0
+"""Until its first checkpoint is stored a child imports torch, and has everything compiled that is not yet: half a
+minute, and on a busy machine with a cold disk five times that."""
 SLOW_STEP_FACTOR = 20
 """A step is hung when it takes so many times the longest one seen (and longer than the stall limit)."""
 
@@ -75,7 +76,7 @@ class Heartbeat(threading.Thread):
         self._patient = False
         self._moved_at = monotonic()
         self._longest_gap = 0.0
-        self._has_moved = False
+        self._has_moved = self._has_settled = False
         self._looked_at = monotonic()
         self._stood_still = 0.0
         self._kill_at: float | None = None
@@ -105,6 +106,10 @@ class Heartbeat(threading.Thread):
             # Where this process stood still itself (a container that was paused) there was no long step.
             self._longest_gap = max(self._longest_gap, now - self._moved_at - self._stood_still)
         self._moved_at, self._has_moved, self._stood_still = now, True, 0.0
+
+    def settled(self) -> None:
+        """The child has done once whatever it does: from now on no step takes longer than others."""
+        self._has_settled = True
 
     @contextmanager
     def patience(self) -> Iterator[None]:
@@ -167,7 +172,7 @@ class Heartbeat(threading.Thread):
         self._kill_if_late()
 
     def _end_if_stalled(self) -> None:
-        least = self._stall_seconds if self._has_moved else max(self._stall_seconds, START_SECONDS)
+        least = self._stall_seconds if self._has_settled else max(self._stall_seconds, START_SECONDS)
         limit = max(least, SLOW_STEP_FACTOR * self._longest_gap)
         if not self._patient and self._monotonic() - self._moved_at - self._stood_still > limit:
             log.error("job %s: no sign of life for %.0f s", self._claim.job.id, limit)

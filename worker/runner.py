@@ -214,6 +214,8 @@ class Runner:
                 # Not `_stop.wait`, which is over at once when a stop is asked for: the ending comes with the next beat.
                 store, in_vain = partial(recorder.record, event), lambda: heartbeat.ending is not None
                 self._once_there_is_room(store, in_vain, heartbeat.wait_for_ending)
+            if isinstance(event, Saved):
+                heartbeat.settled()
             if isinstance(event, Finished):
                 return self._after_finish(event, heartbeat.ending)
         raise AssertionError("events end with Finished or an exception")

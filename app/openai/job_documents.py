@@ -62,7 +62,7 @@ class FineTuningJobDocument(Item):
     status: str = Field(description="queued, running, paused, succeeded, failed or cancelled.")
     model: str = Field(description="The checkpoint or the size that it began with; auto where none has these numbers.")
     fine_tuned_model: str | None = Field(description="Id of the model that it made, once it is finished.")
-    training_file: str = Field(description="Id of the corpus; its name, once it is deleted.")
+    training_file: str = Field(description="Id of the corpus; once it is deleted its name, and that.")
     validation_file: None = None
     hyperparameters: HyperparametersDocument
     method: MethodDocument
@@ -123,7 +123,8 @@ def fine_tuning_document(job: Job) -> FineTuningJobDocument:
         status=job.status,
         model=job.from_checkpoint or _size_of(job.model),
         fine_tuned_model=job.model_id if finished else None,
-        training_file=job.corpus_id or job.corpus_name,
+        # Of a deleted one no id is left, and its name may be another text's by now: nobody finds that under this.
+        training_file=job.corpus_id or f"{job.corpus_name} (deleted)",
         hyperparameters=hyperparameters,
         method=MethodDocument(supervised=SupervisedDocument(hyperparameters=hyperparameters)),
         seed=job.training["seed"],

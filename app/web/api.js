@@ -128,9 +128,8 @@ function unreachable(error) {
   throw error instanceof TypeError ? new Unreachable() : error;
 }
 
-/** A whole number that JavaScript would round, as a seed may be, stays the text that it was, where the browser tells. */
-const exact = (_, value, context) =>
-  typeof value === "number" && Number.isInteger(value) && !Number.isSafeInteger(value) ? (context?.source ?? value) : value;
+/** A seed that JavaScript would round stays the text that it was, where the browser tells. */
+const exact = (key, value, context) => (key === "seed" && value !== null && !Number.isSafeInteger(value) ? (context?.source ?? value) : value);
 
 /** A path of the service, whatever its parts are. */
 export const path = (...parts) => parts.map(encodeURIComponent).join("/");

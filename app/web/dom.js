@@ -18,7 +18,7 @@ export function element(tag, properties = {}, ...children) {
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 
 export const count = (number) => (number === null || number === undefined ? "–" : whole.format(number));
-export const loss = (number) => (number === null || number === undefined ? "–" : number.toFixed(4));
+export const loss = (number) => (number === null || number === undefined ? "–" : number < 1e6 ? number.toFixed(4) : number.toExponential(3));
 
 export function bytes(number) {
   if (number === null || number === undefined) return "–";

@@ -19,6 +19,7 @@ const LIVE = new Set(["queued", "running"]);
 /** Answers that another moment may change. */
 const LATER = new Set([429, 502, 503, 504]);
 const QUIET = { quiet: true };
+const AWAY = "The service cannot be reached; trying again …";
 
 let shown = [];
 let wanted = PAGE;
@@ -73,6 +74,7 @@ async function refresh() {
   refreshing = true;
   try {
     await list(QUIET);
+    if (at("status").textContent === AWAY) say("The service is there again.");
     await countWorkers();
     for (const [id, other] of compared) {
       if (id !== run?.job.id && LIVE.has(other.job.status)) await renew(id, other);
@@ -82,6 +84,7 @@ async function refresh() {
       asleep = true;
       say("The service asks for another key: what is shown here stands still until it has one.");
     }
+    if (error instanceof Unreachable) say(AWAY);
     // All else is told by whatever the person does next: a message every two seconds would be in the way.
   } finally {
     refreshing = false;
@@ -193,7 +196,8 @@ async function compare(job, tick) {
     compared.delete(job.id);
     return redraw();
   }
-  if (compared.size >= MOST_COMPARED) {
+  const looked = run && !compared.has(run.job.id) && run.job.id !== job.id ? 1 : 0;
+  if (compared.size + looked >= MOST_COMPARED) {
     tick.checked = false;
     throw new Mistake(`At most ${MOST_COMPARED} can be compared.`);
   }
@@ -308,7 +312,7 @@ async function follow(mine, signal) {
       const later = error instanceof Refused && LATER.has(error.status);
       if (signal.aborted || !(later || error instanceof Unreachable)) throw error;
       lost = true;
-      say("The service cannot be reached; trying again …");
+      say(AWAY);
       if (later) pause = Math.max(AGAIN, 1000 * error.retryAfter);
     }
     await new Promise((resolve) => setTimeout(resolve, pause));
@@ -333,7 +337,8 @@ function take(mine, event, data) {
   } else if (event === "checkpoint") {
     mine.job.model_id = data.model;
   } else if (event === "status") {
-    Object.assign(mine.job, { status: data.status, attempt: data.attempt, place: null, worker: null });
+    // A new status is the answer to whatever was asked, here or elsewhere.
+    Object.assign(mine.job, { status: data.status, attempt: data.attempt, place: null, worker: null, cancel_requested: false, pause_requested: false });
     lookAgain(mine);
     if (data.error) mine.job.error = data.error;
   }
@@ -347,7 +352,8 @@ function lookAgain(mine) {
   looking = setTimeout(async () => {
     const job = await get(path("jobs", mine.job.id), QUIET).catch(() => null);
     if (!job || run !== mine || job.status !== mine.job.status) return;
-    Object.assign(mine.job, { attempt: job.attempt, place: job.place, worker: job.worker });
+    const { attempt, place, worker, cancel_requested, pause_requested } = job;
+    Object.assign(mine.job, { attempt, place, worker, cancel_requested, pause_requested });
     tellSoon();
   }, SOON);
 }
@@ -426,7 +432,9 @@ async function drop() {
   const mine = run;
   const { job } = mine;
   if (!confirm(`Delete the training ${job.name} and its history? Its model stays.`)) return;
-  await remove(path("jobs", job.id));
+  await remove(path("jobs", job.id)).catch((error) => {
+    if (error.status !== 404) throw error; // somebody else was faster
+  });
   compared.delete(job.id);
   if (run === mine) {
     await goTo("#runs");

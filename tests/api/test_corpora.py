@@ -41,7 +41,7 @@ def test_an_upload_whose_name_was_not_taken_says_so(service: Service) -> None:
 
     assert (first["notice"], same["notice"]) == (None, None)
     assert other["name"] == "first"
-    assert "keeps the name 'first', and 'second' was not taken" in other["notice"]
+    assert "keeps its name 'first': 'second' was not taken for it" in other["notice"]
 
 
 @pytest.mark.parametrize("key", ["id", "name"])

@@ -376,3 +376,36 @@ def test_who_waits_for_a_worker_that_is_not_there_is_told_and_keys_keep_the_focu
         page.close()
     finally:
         made.close()
+
+
+def test_losses_of_any_size_are_told(shown: WebPage, trained: Installation) -> None:
+    """A training that diverged is looked at for just that."""
+    huge = 122481583834791950
+    job = trained.http.get("/jobs/second").json()
+    job["progress"] |= {"train_loss": huge, "val_loss": 1e300}
+    job |= {"status": "failed", "error": {"code": "diverged", "detail": "at step 3"}}
+    row = {"step": 3, "train_loss": huge, "val_loss": 1e300, "learning_rate": 1, "seconds": 1}
+    shown.page.route(re.compile(f"/jobs/{job['id']}$"), lambda route: route.fulfill(json=job))
+    shown.page.route(re.compile(f"/jobs/{job['id']}/metrics$"), lambda route: route.fulfill(json={"data": [row]}))
+    shown.open("Runs")
+    shown.page.get_by_role("link", name="second", exact=True).click()
+    expect(shown.page.locator("#run-error")).to_contain_text("diverged")
+    expect(shown.page.locator("#run-numbers")).to_contain_text("lstm")
+    shown.page.get_by_role("checkbox", name="Compare first", exact=True).check()
+    expect(shown.page.locator("#run-compared").get_by_role("row")).to_have_count(3)
+    expect(shown.page.get_by_role("alert")).to_be_hidden()
+    assert shown.complaints == []
+
+
+def test_what_is_asked_of_a_training_elsewhere_is_seen_here(shown: WebPage, trained: Installation) -> None:
+    request = {"corpus": "text", "name": "endless", "model": {"hidden_size": 16}, "training": {"steps": 10**6}}
+    job = trained.http.post("/jobs", json=request).raise_for_status().json()
+    trained.wait_for_status(job["id"], "running", seconds=240)
+    shown.open("Runs")
+    shown.page.get_by_role("link", name="endless", exact=True).click()
+    shown.button("Pause").click()
+    shown.expect_status("paused")
+    trained.http.post(f"/jobs/{job['id']}/resume").raise_for_status()
+    expect(shown.page.locator("#run-status")).to_have_text("running", timeout=120_000)
+    trained.http.post(f"/jobs/{job['id']}/cancel").raise_for_status()
+    shown.expect_status("cancelled")

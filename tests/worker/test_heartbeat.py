@@ -9,7 +9,7 @@ from app.store import claims, jobs
 from app.store.claims import Claim, StaleWatch
 from app.store.database import Database
 from tests.worker.conftest import ScriptedChild
-from worker.heartbeat import PAUSE_SECONDS, SLOW_STEP_FACTOR, Ending, Heartbeat
+from worker.heartbeat import PAUSE_SECONDS, SLOW_STEP_FACTOR, START_SECONDS, Ending, Heartbeat
 
 STALL_SECONDS = 60.0
 
@@ -46,6 +46,7 @@ class Rig:
 def rig(database: Database, claim: Claim) -> Rig:
     made = Rig(database, claim)
     made.heartbeat.attach(made.child)
+    made.heartbeat.settled()
     return made
 
 
@@ -121,6 +122,18 @@ def test_a_child_that_shows_no_sign_of_life_is_killed_after_the_stall_limit(rig:
     assert rig.heartbeat.ending is None
     rig.beat_after(2)
     assert (rig.heartbeat.ending, rig.child.kills) == (Ending.STALLED, 1)
+
+
+def test_until_its_first_checkpoint_a_child_may_have_things_compiled(database: Database, claim: Claim) -> None:
+    rig = Rig(database, claim)
+    rig.heartbeat.attach(rig.child)
+    for _ in range(2):
+        rig.beat_after(START_SECONDS - 1)
+        assert rig.heartbeat.ending is None
+        rig.heartbeat.moved()
+    rig.heartbeat._longest_gap = 0.0  # of the limit by the longest step speaks the next test
+    rig.beat_after(START_SECONDS + 1)
+    assert rig.heartbeat.ending is Ending.STALLED
 
 
 def test_slow_steps_raise_the_stall_limit_and_a_slow_start_does_not(rig: Rig) -> None:
