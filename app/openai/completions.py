@@ -59,7 +59,9 @@ async def complete(
     if asked.stream_options is not None and not asked.stream:
         raise invalid("stream_options", "goes with stream alone")
     _check_lengths(asked, settings.max_prompt_characters)
-    check_number(len(prompts) * asked.each, settings, holder, "times the number of prompts must be")
+    if asked.each > 1:
+        check_number(len(prompts) * asked.each, settings, holder, "times the number of prompts must be")
+    check_number(len(prompts), settings, holder, "must have", "prompt")
     seed = drawn_seed() if asked.seed is None else asked.seed
     wanted = asked.row_fields(seed)
 

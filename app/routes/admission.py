@@ -26,13 +26,15 @@ def drawn_seed() -> int:
     return secrets.randbelow(SEEDS)
 
 
-def check_number(number: int, settings: Settings, holder: Holder | None, what: str = "must be") -> None:
-    """Return if so many streams of one request can be open at once, ever. Raises Problem."""
+def check_number(
+    number: int, settings: Settings, holder: Holder | None, what: str = "must be", field: str = "n"
+) -> None:
+    """Return if so many streams of one request can be open at once, ever. Raises Problem, for that field of it."""
     limit, own = settings.max_streams, holder and holder.max_streams
     if number > limit:
-        raise invalid("n", f"{what} at most {limit}, as many streams as may be open at once")
+        raise invalid(field, f"{what} at most {limit}, as many streams as may be open at once")
     if own is not None and number > own:
-        raise invalid("n", f"{what} at most {own}, as many streams as this API key may have open at once")
+        raise invalid(field, f"{what} at most {own}, as many streams as this API key may have open at once")
 
 
 async def admitted(

@@ -246,7 +246,7 @@ REFUSED: list[tuple[dict[str, Any], str | None, str]] = [
     ({"prompt": {"a": 1}}, "prompt", "must be a text, a list of texts"),
     ({"prompt": "a" * 5001}, "prompt", "at most 5000 characters"),
     ({"prompt": ["a" * 2501] * 2}, "prompt", "at most 5000 characters in all, not 5002"),
-    ({"prompt": ["a"] * 9}, "n", "at most 8"),
+    ({"prompt": ["a"] * 9}, "prompt", "must have at most 8"),
     ({"prompt": ["a"] * 3, "n": 3}, "n", "at most 8"),
     ({"best_of": 2}, "best_of", "is not done here"),
     ({"suffix": "end"}, "suffix", "is not done here"),
