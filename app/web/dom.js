@@ -67,6 +67,26 @@ export function fill(select, options) {
   if (options.some(([value]) => value === before)) select.value = before;
 }
 
+/** What is kept as long as the tab is open, over a reload too, as far as the browser lets the page. */
+export function kept(name) {
+  try {
+    return JSON.parse(sessionStorage.getItem(name));
+  } catch {
+    return null;
+  }
+}
+
+/** Keep what `told()` says when the page goes. */
+export function keepAtTheEnd(name, told) {
+  addEventListener("pagehide", () => {
+    try {
+      sessionStorage.setItem(name, JSON.stringify(told()));
+    } catch {
+      // not allowed, or too large: then it is not kept
+    }
+  });
+}
+
 /** Change what a place shows: the focus does not get lost with a button of it that goes, but moves to the first one. */
 export function keepingFocus(place, change) {
   const had = place.contains(document.activeElement);

@@ -2,7 +2,7 @@
 
 import { ask, call, eventsOf, get, NoKey, path, Refused, remove, Unreachable } from "./api.js";
 import { Curve, LossChart } from "./chart.js";
-import { at, bytes, count, define, duration, element, keepingFocus, loss, moment } from "./dom.js";
+import { at, bytes, count, define, duration, element, keepAtTheEnd, keepingFocus, kept, loss, moment } from "./dom.js";
 import { complain, goTo, Mistake, say, telling } from "./say.js";
 
 const PAGE = 20;
@@ -18,6 +18,7 @@ const SOON = 300;
 const LIVE = new Set(["queued", "running"]);
 /** Answers that another moment may change. */
 const LATER = new Set([429, 502, 503, 504]);
+const KEPT = "charsmith-compared";
 const QUIET = { quiet: true };
 const AWAY = "The service cannot be reached; trying again …";
 
@@ -42,6 +43,19 @@ export function begin() {
     location.hash = `#write/${run.job.model_id}`;
   });
   setInterval(refresh, REFRESH);
+  before = kept(KEPT) ?? [];
+  keepAtTheEnd(KEPT, () => [...compared.keys()]);
+}
+
+let before = []; // what was compared before the page was loaded anew
+async function compareAgain() {
+  const ids = before.splice(0);
+  for (const id of ids) {
+    const other = { job: null, curve: new Curve("") };
+    compared.set(id, other);
+    await renew(id, other).catch(() => compared.delete(id));
+  }
+  if (ids.length) draw();
 }
 
 /** The list, and the training of an id if one is given. */
@@ -50,6 +64,7 @@ export async function show(id) {
   if (!id) leave();
   const looked = id && (run?.job.id !== id || run.over) ? look(id) : null;
   await Promise.all([list(), looked]);
+  await compareAgain();
 }
 
 /** Nothing is followed, or about to be, while another part of the page is shown. */

@@ -3,7 +3,7 @@
 import { explainPanel, showAlternatives } from "./alternatives.js";
 import { call, eventsOf, everything, get, jsonWith, path, post, Refused, SEED, seedOf } from "./api.js";
 import { Chooser } from "./characters.js";
-import { at, count, element, fill, loss, nameOf, visible } from "./dom.js";
+import { at, count, element, fill, keepAtTheEnd, kept, loss, nameOf, visible } from "./dom.js";
 import { complain, Mistake, say, telling } from "./say.js";
 
 /** Characters of the text that are read again, to go on from it or for what else one of them might have been. */
@@ -11,6 +11,7 @@ const MOST_READ_AGAIN = 50_000;
 const TOP = 10;
 /** Before the service is asked about a character: who holds a key down passes many. */
 const SOON = 120;
+const KEPT = "charsmith-written";
 const LATER = new Set([429, 502, 503, 504]);
 const SLIDERS = [
   ["temperature", 0, 2, 0.05, 0.8, "below 1 more careful, above 1 more daring, 0 always the likeliest"],
@@ -35,6 +36,22 @@ export function begin() {
   at("write-copy").addEventListener("click", telling(copy));
   at("write-model").addEventListener("change", telling(listCheckpoints, { again: true }));
   chooser = new Chooser(at("written"), (index) => explain(index).catch(complain));
+  takeUp(kept(KEPT));
+  keepAtTheEnd(KEPT, () => ({
+    prompt: at("write-prompt").value,
+    written: at("written").textContent,
+    model: last?.model,
+    state: last?.heldBack ? null : last?.state, // with the rest of the text it would go on from before its end
+  }));
+}
+
+/** What was there before the page was loaded anew. */
+function takeUp(before) {
+  if (!before) return;
+  at("write-prompt").value = before.prompt;
+  at("written").append(before.written);
+  if (before.model) last = { model: before.model, state: before.state };
+  busy(false);
 }
 
 function slider([name, min, max, step, value, hint]) {

@@ -409,3 +409,24 @@ def test_what_is_asked_of_a_training_elsewhere_is_seen_here(shown: WebPage, trai
     expect(shown.page.locator("#run-status")).to_have_text("running", timeout=120_000)
     trained.http.post(f"/jobs/{job['id']}/cancel").raise_for_status()
     shown.expect_status("cancelled")
+
+
+def test_a_page_that_is_loaded_anew_has_what_was_written_and_compared(shown: WebPage, trained: Installation) -> None:
+    page = shown.page
+    shown.open("Runs")
+    page.get_by_role("link", name="second", exact=True).click()
+    page.get_by_role("checkbox", name="Compare first", exact=True).check()
+    expect(page.locator("#run-compared").get_by_role("row")).to_have_count(3)
+    written_with(shown, "first")
+    before = shown.written()
+    page.reload()
+    expect(page.locator("#written")).to_have_text(before)
+    expect(page.get_by_label("Prompt", exact=True)).to_have_value(TEXT[:10])
+    shown.button("Continue").click()
+    wait_for("the rest", lambda: len(shown.written()) == len(before) + 200 + 300 or None)
+    assert shown.written().startswith(before)
+
+    shown.open("Runs")
+    page.get_by_role("link", name="second", exact=True).click()
+    expect(page.get_by_role("checkbox", name="Compare first", exact=True)).to_be_checked()
+    expect(page.locator("#run-compared").get_by_role("row")).to_have_count(3)

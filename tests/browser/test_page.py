@@ -31,6 +31,9 @@ from tests.browser.web_page import WebPage  # noqa: E402
 
 PHONE = {"width": 360, "height": 740}
 PARTS = ("Texts", "Train", "Runs", "Write", "Surprise")
+OUT_OF_SIGHT = """main => [...main.querySelectorAll("button")].filter(one => one.checkVisibility())
+    .filter(one => one.getBoundingClientRect().left < 0 || one.getBoundingClientRect().right > innerWidth)
+    .map(one => one.textContent)"""
 TINY = {"steps": "40", "hidden_size": "16", "batch_size": "8", "evaluate_every": "20"}
 LONG = TINY | {"steps": "1000000"}
 
@@ -290,6 +293,7 @@ def test_it_fits_a_phone(chromium: Any, trained: Installation, tmp_path: Path, s
             page.locator("#runs-list").get_by_role("link").first.click()
             expect(page.locator("#run-curve canvas")).to_be_visible()
         assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"], part
+        assert page.locator("main").evaluate(OUT_OF_SIGHT) == [], part
         shown.photograph(f"{part}-{scheme}")
     assert_content(shown)
     page.close()
