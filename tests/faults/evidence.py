@@ -70,14 +70,16 @@ def all_events(database: Database, job_id: str) -> list[Event]:
 def history_faults(job_id: str, history: Iterable[tuple[str, dict[str, Any]]]) -> list[str]:
     """What in a job's history, as (type, data), tells of two attempts at once, or of an end that was undone."""
     faults: list[str] = []
-    steps: list[int] = []
+    steps: dict[str, list[int]] = {}
     status, attempt = "", 0
     for kind, data in history:
         if kind != "status":
             if status != "running":
                 faults.append(f"{job_id}: a {kind} while it was {status}")
-            if kind == "progress":
-                steps.append(data["step"])
+            if kind == "setback":  # from where training goes on, steps come again
+                steps = {}
+            elif "step" in data:
+                steps.setdefault(kind, []).append(data["step"])
             continue
         if data["status"] not in NEXT.get(status, set()):
             faults.append(f"{job_id}: {data['status']} after {status}")
@@ -85,13 +87,17 @@ def history_faults(job_id: str, history: Iterable[tuple[str, dict[str, Any]]]) -
         if data["attempt"] != expected:
             faults.append(f"{job_id}: {data['status']} with attempt {data['attempt']}, not {expected}")
         faults += _steps_that_turn_back(job_id, attempt, steps)
-        status, attempt, steps = data["status"], data["attempt"], []
+        status, attempt, steps = data["status"], data["attempt"], {}
     return faults + _steps_that_turn_back(job_id, attempt, steps)
 
 
-def _steps_that_turn_back(job_id: str, attempt: int, steps: list[int]) -> list[str]:
-    turns = [(one, next_) for one, next_ in pairwise(steps) if next_ <= one]
-    return [f"{job_id}: in attempt {attempt} step {next_} was told after step {one}" for one, next_ in turns]
+def _steps_that_turn_back(job_id: str, attempt: int, steps: dict[str, list[int]]) -> list[str]:
+    return [
+        f"{job_id}: in attempt {attempt} the {kind} of step {next_} was told after that of step {one}"
+        for kind, of_kind in steps.items()
+        for one, next_ in pairwise(of_kind)
+        if next_ <= one
+    ]
 
 
 def job_faults(database: Database) -> list[str]:

@@ -1,10 +1,11 @@
 """The siege and its witnesses: a short one of real programs, and that each witness can find what it looks for."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from sqlalchemy import insert, update
 
@@ -13,11 +14,12 @@ from app.store.blobs import write_blob
 from app.store.database import Database
 from app.store.opening import open_database
 from app.store.schema import blobs, corpora
+from tests.faults import killing
 from tests.faults.evidence import history_faults, integrity_faults, orphans
 from tests.faults.killing import BEGIN, END, PAGE, SIZES, write_figures
 from tests.faults.lives import places
-from tests.faults.people import TEXT, Expected, Lost, People
-from tests.faults.siege import SERVICE_PLACES, WORKER_PLACES, besiege, plan
+from tests.faults.people import TEXT, Asked, Expected, Ledger, Lost, People
+from tests.faults.siege import SERVICE_PLACES, WORKER_PLACES, Outcome, besiege, plan
 from tests.faults.signals import freeze
 from tests.system.harness import Installation
 
@@ -115,6 +117,8 @@ def test_a_history_of_one_attempt_after_the_other_is_without_fault() -> None:
         [QUEUED, RUNNING, AGAIN, SECOND, DONE, step(9)],
         [QUEUED, RUNNING, AGAIN, SECOND, DONE, ("status", {"status": "queued", "attempt": 2})],
         [RUNNING],
+        [QUEUED, RUNNING, ("checkpoint", {"step": 40}), step(41), ("checkpoint", {"step": 20})],
+        [QUEUED, RUNNING, ("evaluation", {"step": 40}), ("evaluation", {"step": 40})],
     ],
 )
 def test_a_history_of_two_attempts_at_once_or_an_undone_end_is_noticed(
@@ -167,3 +171,63 @@ def test_figures_take_the_place_of_those_of_before_and_of_nothing_else(tmp_path:
     page.write_text("without a place")
     with pytest.raises(ValueError, match="no place"):
         write_figures(page, [], "")
+
+
+class Scripted(People):
+    """People whose service answers as a test says."""
+
+    def __init__(self, answer: Callable[[httpx.Request], httpx.Response]) -> None:
+        super().__init__("http://service", 1, waiting=0)
+        for client in self._clients:
+            client._http.close()
+            client._http = httpx.Client(base_url="http://service", transport=httpx.MockTransport(answer))
+        self.expected = {"gru": Expected([], b"weights")}
+
+
+def test_what_is_gone_before_anybody_deleted_it_is_lost() -> None:
+    answers = {"GET": 404, "DELETE": 404}
+    with pytest.raises(Lost, match="GET /corpora/a"):
+        Scripted(lambda request: httpx.Response(answers[request.method]))._delete("/corpora/a", "a")
+    answers["GET"] = 200
+    with pytest.raises(Lost, match="deleted by nobody"):
+        Scripted(lambda request: httpx.Response(answers[request.method]))._delete("/corpora/a", "a")
+
+
+def test_what_a_try_without_an_answer_has_deleted_is_deleted() -> None:
+    tries: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        tries.append(request.method)
+        if tries == ["GET", "DELETE"]:
+            raise httpx.ReadError("the service was killed")
+        return httpx.Response(404 if request.method == "DELETE" else 200)
+
+    people = Scripted(answer)
+    people._delete("/corpora/a", "a")
+    assert people.ledger.deleted == {"a"}
+
+
+def test_a_cancel_that_was_answered_and_undone_is_lost() -> None:
+    people = Scripted(lambda _: httpx.Response(200, json={"status": "succeeded", "model_id": None, "error": None}))
+    people.ledger.jobs.append(Asked("key", "gru", "job_a", to_be_cancelled=True, cancelled=True))
+    with pytest.raises(Lost, match="answered to be cancelled, and is succeeded"):
+        people.look_at_jobs()
+
+
+def test_a_model_with_other_bytes_is_lost() -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/download"):
+            return httpx.Response(200, content=b"other weights")
+        models = [{"id": "model_a"}] if request.url.path == "/models" else []
+        return httpx.Response(200, json={"data": models, "next": None})
+
+    people = Scripted(answer)
+    people.ledger.models.append("model_a")
+    with pytest.raises(Lost, match="model_a is not what was uploaded"):
+        people.reckon()
+
+
+def test_a_siege_without_deaths_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(killing, "besiege", lambda *_, **__: Outcome(ledger=Ledger()))
+    with pytest.raises(AssertionError, match="0 deaths say nothing"):
+        killing.measure_siege(killing.Order(killing.SIZES["middle"], 1, None))
