@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict
@@ -38,6 +39,8 @@ IDLE_SECONDS = 0.5
 """Between two looks at the queue."""
 ROOM_SECONDS = 2.0
 """Between two tries to store what there was no room for, or no chance to."""
+SWEEP_SECONDS = 600.0
+"""Between two looks for what crashed workers left in the folder of attempts: they may never come back to do it."""
 NOT_NOW = (DiskFull, DatabaseBusy)
 """What of the store passes, and is no fault of a job."""
 
@@ -87,6 +90,7 @@ class Runner:
         Raises DeviceLost when no training can begin any more: each job of the queue would fail by turns.
         """
         sweep(self._folder)
+        swept_at = time.monotonic()
         presence = threading.Thread(target=self._announce, name="presence", daemon=True)
         presence.start()
         stale = StaleWatch(self._database, self._settings.lease_seconds)
@@ -99,6 +103,9 @@ class Runner:
                 log.warning("the queue could not be read", exc_info=True)
                 claim = None
             if claim is None:
+                if time.monotonic() - swept_at > SWEEP_SECONDS:
+                    sweep(self._folder)
+                    swept_at = time.monotonic()
                 self._stop.wait(IDLE_SECONDS)
             else:
                 self.run_job(claim)

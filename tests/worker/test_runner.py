@@ -449,6 +449,26 @@ def test_a_starting_worker_sweeps_what_crashed_ones_left_and_tells_what_it_does(
     assert workers.list_workers(database) == []
 
 
+def test_an_idle_worker_sweeps_what_others_left_that_do_not_come_back(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "SWEEP_SECONDS", 0.1)
+    rig = Rig(database, tmp_path)
+    running = threading.Thread(target=rig.runner.run)
+    running.start()
+    try:
+        left = rig.folder / "attempt-left"
+        left.mkdir(parents=True)
+        (left / workspace.LOCK_NAME).touch()
+        deadline = time.monotonic() + 30
+        while left.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not left.exists()
+    finally:
+        rig.stop.set()
+        running.join()
+
+
 def test_folders_of_crashed_workers_are_swept_and_those_in_use_stay(tmp_path: Path) -> None:
     left = tmp_path / "attempt-left"
     left.mkdir()
