@@ -13,9 +13,10 @@ RUN torch=$(sed -n 's/^ *"\(torch==[^"]*\)".*/\1/p' pyproject.toml) \
     && mkdir app worker models && touch app/__init__.py worker/__init__.py models/__init__.py \
     && /opt/charsmith/bin/pip install -c constraints.txt . \
     && /opt/charsmith/bin/pip uninstall --yes charsmith \
-    # the packages' own tests and torch's C++ headers: 220 MB that nothing here reads
+    # the packages' own tests, torch's C++ headers and its programs but one: 270 MB that nothing here reads
     && rm -rf /opt/charsmith/lib/python3*/site-packages/torch/test /opt/charsmith/lib/python3*/site-packages/torch/include \
         /opt/charsmith/lib/python3*/site-packages/onnx/backend/test \
+    && find /opt/charsmith/lib/python3*/site-packages/torch/bin -type f ! -name torch_shm_manager -delete \
     && find /opt/charsmith/lib/python3*/site-packages -type d -name tests -prune -exec rm -rf {} +
 COPY app app
 COPY worker worker
