@@ -11,8 +11,9 @@ from urllib.parse import quote
 import typer
 
 from app.client import Client, ClientError, service_url
+from app.command import INTERRUPTED
 from app.settings import SettingsError, load_settings
-from app.terminal import INTERRUPTED, fail, settings_with
+from app.terminal import fail, settings_with
 
 COMPLETION_SECONDS = 1.0
 """A shell that waits longer for its Tab key seems hung."""

@@ -5,6 +5,7 @@ Knows no torch: what it does to a running service, anyone can do over HTTP. Only
 """
 
 import os
+from importlib.metadata import version
 from typing import Annotated
 
 import typer
@@ -24,10 +25,25 @@ from app.train_command import train
 from app.writing_commands import generate, score
 
 cli = typer.Typer(
-    help="Train character-level recurrent language models on your texts, and stream what they write.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"charsmith {version('charsmith')}")
+        raise typer.Exit
+
+
+@cli.callback()
+def charsmith(
+    _version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_tell_version, help="Tell the version and end.")
+    ] = False,
+) -> None:
+    """Train character-level recurrent language models on your texts, and stream what they write."""
+
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on.")]
 Port = Annotated[int | None, typer.Option(help="Port to listen on.")]

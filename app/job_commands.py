@@ -9,9 +9,10 @@ from rich.console import Console
 
 from app.calling import Url, address, calling, complete_job, refuse_before_subcommand
 from app.client import Client
+from app.command import INTERRUPTED
 from app.progress_view import view_for
 from app.saving import save
-from app.terminal import INTERRUPTED, AsJson, Columns, fail, harmless, print_documents, print_json, print_table
+from app.terminal import AsJson, Columns, fail, harmless, print_documents, print_json, print_table
 
 jobs = typer.Typer(help="List the jobs, newest first; show, watch, draw, stop and delete them.")
 

@@ -20,6 +20,8 @@ def save(response: httpx.Response, wanted: Path | None, *, force: bool) -> Path:
     """
     target = wanted if wanted is not None and not wanted.is_dir() else (wanted or Path()) / _announced_name(response)
     _refuse_existing(target, force)
+    if not target.parent.is_dir():
+        raise ClientError(f"there is no folder {target.parent}")
     descriptor, part = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:

@@ -5,16 +5,18 @@ never change; an unknown or malformed variable stops the start, naming itself. d
 """
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 import models
 from app.authority import host_of_setting, origin_of_setting
 from app.store.key_text import parse_key
+from app.wording import words
 
 PREFIX = "CHARSMITH_"
 SECRETS = ("database_url", "api_key")
@@ -25,6 +27,15 @@ GIB = 1024 * MIB
 
 class SettingsError(ValueError):
     """A variable is unknown or malformed; the message names it."""
+
+
+def _known_device(name: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", name):
+        raise ValueError("must be auto, cpu, cuda or cuda:N")
+    return name
+
+
+Device = Annotated[str, AfterValidator(_known_device)]
 
 
 class Settings(BaseSettings):
@@ -43,14 +54,8 @@ class Settings(BaseSettings):
         False, description="Listen on an address that is not loopback although there is no API key to ask for."
     )
     api_key: SecretStr | None = Field(None, description="API key that the commands show a service that asks for one.")
-    device: str = Field(
-        "auto", pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$", description="Where to train: `auto` takes CUDA if it is there."
-    )
-    generation_device: str = Field(
-        "cpu",
-        pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$",
-        description="Where to generate; the default leaves the GPU to training.",
-    )
+    device: Device = Field("auto", description="Where to train: `auto` takes CUDA if it is there.")
+    generation_device: Device = Field("cpu", description="Where to generate; the default leaves the GPU to training.")
     generation_precision: Literal["auto", "float32"] = Field(
         "auto",
         description="In which type generation multiplies on the CPU: `auto` is bfloat16 where the processor multiplies "
@@ -167,4 +172,4 @@ def _named(problem: Mapping[str, Any]) -> str:
     """The problem with the variable's name before it. Its value is left out where it may hold a secret."""
     field = str(problem["loc"][0])
     given = "" if field in SECRETS else f", not {problem['input']!r}"
-    return f"{variable_name(field)}: {problem['msg']}{given}"
+    return f"{variable_name(field)}: {words(problem)}{given}"

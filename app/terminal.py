@@ -24,8 +24,7 @@ Columns = Mapping[str, Callable[[dict[str, Any]], object]]
 """What a table shows of a document, by the heads of its columns."""
 DataDir = Annotated[Path | None, typer.Option(help="Folder of the database.")]
 REFUSED = 1
-INTERRUPTED = 130
-"""Exit statuses, beside 0 and typer's own 2 for wrong usage; 130 is what shells make of Ctrl-C."""
+"""Exit status, beside 0, app.command's of Ctrl-C and typer's own 2 for wrong usage."""
 LIST_WIDTH = 200
 """A list is as wide as it needs; a narrow terminal breaks its lines."""
 

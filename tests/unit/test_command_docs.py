@@ -2,12 +2,16 @@
 
 import re
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import pytest
 import typer
+from typer.testing import CliRunner
 
 from app.cli import cli
+from app.command import INTERRUPTED, main
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "cli.md"
 
@@ -39,3 +43,20 @@ def test_every_command_and_option_is_documented_and_none_that_is_not_there() -> 
     for path, command in known.items():
         rows = re.findall(r"^\| (`.*?`) \|", documented[path], flags=re.MULTILINE)
         assert {name for row in rows for name in re.findall("`(.*?)`", row)} == told_by(command), path
+
+
+def test_ctrl_c_while_a_command_is_still_being_imported_ends_it_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("app.cli.main", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == INTERRUPTED == 130
+
+
+def test_a_person_can_ask_for_the_version() -> None:
+    told = CliRunner().invoke(cli, ["--version"])
+    assert (told.exit_code, told.output) == (0, f"charsmith {version('charsmith')}\n")
