@@ -100,7 +100,8 @@ class TrainingChild:
         self._to_send.put(task)
         # A thread of its own: a resume point is more than the socket holds, and the child reads it only when it has
         # imported torch. Whoever starts it could not end it meanwhile.
-        threading.Thread(target=self._send_all, name="to-training", daemon=True).start()
+        self._sender = threading.Thread(target=self._send_all, name="to-training", daemon=True)
+        self._sender.start()
 
     @property
     def pid(self) -> int:
@@ -132,6 +133,7 @@ class TrainingChild:
         self._process.kill()
         self._process.wait()
         self._to_send.put(None)
+        self._sender.join()  # what it was sending has failed: nobody has the other end any more
         self._connection.close()
 
     def _send_all(self) -> None:

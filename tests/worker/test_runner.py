@@ -365,8 +365,9 @@ def test_a_job_for_whose_text_there_is_no_room_keeps_no_other_waiting(
     def prepare_small(database: Database, claim: claims.Claim, *told: Any, **more: Any) -> TrainingTask:
         if claim.job.id == job_id:
             raise OSError(errno.ENOSPC, "No space left on device")
+        task = real(database, claim, *told, **more)
         rig.stop.set()
-        return real(database, claim, *told, **more)
+        return task
 
     monkeypatch.setattr(runner, "prepare", prepare_small)
     monkeypatch.setattr(runner, "ROOM_SECONDS", 0.0)
