@@ -207,6 +207,8 @@ async function copy() {
 async function explain(index) {
   asking?.abort();
   const mine = (asking = new AbortController());
+  const panel = at("written-else");
+  for (const one of panel.querySelectorAll("button")) one.disabled = true; // they are of the character of before
   await new Promise((resolve) => setTimeout(resolve, SOON));
   if (!last || mine.signal.aborted) return;
   const text = at("written").textContent;
@@ -217,7 +219,6 @@ async function explain(index) {
     throw error;
   });
   if (mine.signal.aborted) return;
-  const panel = at("written-else");
   // Of a prompt the model reads what its normalization and its vocabulary leave.
   if (told.text.at(-1) !== character) return explainPanel(panel, `The model does not read ${visible(character)} as it stands here: it is unknown to it, or becomes another character.`);
   showAlternatives(panel, {

@@ -163,8 +163,10 @@ def test_what_a_character_might_have_been_is_told_to_clicks_and_keys(trained: In
     page.keyboard.press("ArrowRight")
     wait_for("the second character", lambda: page.evaluate("getSelection().toString()") == text[1] or None)
     shown.photograph("alternatives")
-    wait_for("its probability", lambda: panel.locator(".taken").count() == 1 or None)
-    other = panel.locator("button:not(.taken)").first
+    other = panel.locator(
+        "button:enabled:not(.taken)"
+    ).first  # of this character: those of the last one can't be chosen
+    expect(panel.locator("button:enabled.taken")).to_have_count(1)
     other.click()
     wait_for("another text", lambda: (shown.written()[:1] == text[:1] and len(shown.written()) == 502) or None)
     assert shown.written()[1] != text[1], "the other character, and what the model makes of it"
