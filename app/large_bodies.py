@@ -22,7 +22,7 @@ class BoundLargeBodies:
     """ASGI middleware: 429 for a body that would be too much beside those that are under way."""
 
     def __init__(self, app: ASGIApp, largest: int, budget: int = BUDGET_BYTES) -> None:
-        """`largest` is what one request may send: alone it always can."""
+        """`largest` is the most bytes that one request may send: alone it always can."""
         self._app = app
         self._budget = max(budget, largest)
         self._held = 0
@@ -30,46 +30,57 @@ class BoundLargeBodies:
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] != "http" or (scope["method"], scope["path"]) not in OPENING:
             return self._app(scope, receive, send)
-        return self._counted(scope, receive, send)
+        return self._counted(_Share(self), scope, receive, send)
 
-    async def _counted(self, scope: Scope, receive: Receive, send: Send) -> None:
-        taken = 0
-
-        def take(size: int) -> None:
-            nonlocal taken
-            if taken + size > SMALL_BYTES and self._held + size > self._budget:
-                raise too_many()
-            self._held += size
-            taken += size
-
-        def give_back() -> None:
-            nonlocal taken
-            self._held -= taken
-            taken = 0
-
+    async def _counted(self, share: "_Share", scope: Scope, receive: Receive, send: Send) -> None:
         announced = Headers(scope=scope).get("content-length", "")
-        known = int(announced[:20]) if announced.isdecimal() else 0
-        announced_fits = known <= self._budget  # else it is refused for its size by who reads it
+        # More than the budget is more than any route takes: it is refused for its size, by who would read it.
+        whole = int(announced) if announced.isdecimal() and len(announced) < 20 else 0
+        is_counted = 0 < whole <= self._budget
 
         async def counting_receive() -> Message:
             message = await receive()
-            if message["type"] == "http.request" and not (known and announced_fits):
-                take(len(message.get("body", b"")))
+            if message["type"] == "http.request" and not is_counted:
+                share.take(len(message.get("body", b"")))
             return message
 
         async def noting_send(message: Message) -> None:
-            give_back()  # it has a place among the streams now, or is refused
+            share.give_back()  # it has a place among the streams now, or is refused
             await send(message)
 
         try:
-            if announced_fits:
-                take(known)
+            if is_counted:
+                share.take(whole)
         except Problem as refusal:
             return await refusal.response()(scope, receive, send)
         try:
             await self._app(scope, counting_receive, noting_send)
         finally:
-            give_back()
+            share.give_back()
+
+    def hold(self, size: int, *, of_small: bool) -> None:
+        """So many bytes more are held, or fewer. Raises Problem if they are too many, unless of a small body."""
+        if not of_small and self._held + size > self._budget:
+            raise too_many()
+        self._held += size
+
+
+class _Share:
+    """What one request holds of the budget."""
+
+    def __init__(self, all_of_them: BoundLargeBodies) -> None:
+        self._all = all_of_them
+        self._bytes = 0
+
+    def take(self, size: int) -> None:
+        """Raises Problem if so many bytes more would be too many."""
+        self._all.hold(size, of_small=self._bytes + size <= SMALL_BYTES)
+        self._bytes += size
+
+    def give_back(self) -> None:
+        """Once or more often."""
+        self._all.hold(-self._bytes, of_small=True)
+        self._bytes = 0
 
 
 def too_many() -> Problem:

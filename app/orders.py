@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from app import presets
 from app.errors import Problem, invalid
 from app.feasibility import Place, check_feasible
-from app.schemas import JobRequest, ModelSettings, TrainingSettings
+from app.job_schemas import JobRequest, ModelSettings, TrainingSettings
 from app.store.corpora import Corpus
 from app.store.database import Database
 from app.store.errors import Corrupted

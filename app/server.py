@@ -4,6 +4,7 @@ Knows the app only by its state. Invariant: on SIGTERM or Ctrl-C open streams en
 never waits for a client; and the loop does little while it cannot accept.
 """
 
+import errno
 import ipaddress
 import logging
 import socket
@@ -91,20 +92,20 @@ def run(settings: Settings) -> None:
 
 
 def check_port_free(host: str, port: int) -> None:
-    """Raises SettingsError where it is taken: uvicorn would say so after all has started, among its log."""
+    """Raises SettingsError where it is taken, or not for us: uvicorn would say so after all has started, in its log.
+
+    Whatever else keeps it from listening, as a family of addresses that this machine has not, is uvicorn's to tell.
+    """
     try:
-        places = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except OSError as error:
-        raise SettingsError(f"CHARSMITH_HOST: {host!r} is no address of this machine: {error.strerror}") from None
-    for family, kind, protocol, _, where in places:
-        with closing(socket.socket(family, kind, protocol)) as tried:
-            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                tried.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # as asyncio binds
-            try:
+        for family, kind, protocol, _, where in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+            with closing(socket.socket(family, kind, protocol)) as tried:
+                tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    tried.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # as asyncio binds
                 tried.bind(where)
-            except OSError as error:
-                raise SettingsError(f"cannot listen on {host}, port {port}: {error.strerror}") from None
+    except OSError as error:
+        if error.errno in (errno.EADDRINUSE, errno.EACCES):
+            raise SettingsError(f"cannot listen on {host}, port {port}: {error.strerror}") from None
 
 
 def check_open_by_choice(settings: Settings) -> None:

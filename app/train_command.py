@@ -6,13 +6,14 @@ Knows no setting's range: what is wrong with one, the service says.
 import json
 import math
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from app.calling import Url, calling, complete_model, without_none
-from app.client import Client
+from app.client import Client, ClientError
 from app.corpus_commands import tell_notice
 from app.job_commands import end_as, follow
 from app.terminal import AsJson, print_json
@@ -105,8 +106,10 @@ def train(
 
 
 def tell_where_nobody_works(client: Client) -> None:
-    """On standard error, if no worker is there: the job would wait without a word. Raises ClientError."""
-    if client.call("GET", "/readyz")["workers"] == []:
+    """On standard error, if no worker is there: the job would wait without a word."""
+    with suppress(ClientError):  # not ready at this moment: the job is queued all the same
+        if client.call("GET", "/readyz")["workers"] != []:
+            return
         sys.stderr.write("No worker is there to train it; `charsmith worker` starts one.\n")
 
 

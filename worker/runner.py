@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,13 +23,14 @@ from app.store.claims import Claim, StaleWatch
 from app.store.database import Database
 from app.store.errors import DatabaseBusy, DiskFull, LeaseLost, StoreError
 from app.store.job_state import JobStatus
-from worker.events import Evaluated, Event, Finished, Progress, Sampled, Saved, Setback, Started, Ticked
+from worker.events import Finished, Saved, Started
 from worker.heartbeat import HEARTBEAT_SECONDS, Ending, Heartbeat
 from worker.launch import DISK_FULL, NO_ROOM, ChildCrashed, TrainingChild, TrainingFailed, TrainingRefusal, TrainingTask
 from worker.memory_check import lack_of_memory
 from worker.memory_kills import memory_kills
 from worker.postponed import Postponed
 from worker.preparation import Interrupted, prepare
+from worker.recorder import Recorder
 from worker.workspace import attempt_folder, sweep
 
 log = logging.getLogger(__name__)
@@ -78,7 +78,6 @@ class Runner:
         self._start_child = start_child
         self._device_works = device_works
         self._device_lost = False
-        self._has_started = False
         self._folder = settings.temporary_dir / "attempts"
         self._stop = stop
         self._postponed = Postponed()
@@ -192,16 +191,17 @@ class Runner:
             except Interrupted:
                 return self._ended_early(claim, heartbeat.ending) or self._released
             kills_before = memory_kills()
+            recorder = Recorder(self._database, claim)
             with closing(self._start_child(task)) as child:
                 heartbeat.attach(child)
                 try:
-                    return self._drive(claim, child, heartbeat)
+                    return self._drive(claim, child, heartbeat, recorder)
                 except ChildCrashed as crash:
                     killed_by_others = crash.exit_code == -signal.SIGKILL and heartbeat.ending is None
                     out_of_memory = killed_by_others and memory_kills() > kills_before
                     if early := self._ended_early(claim, heartbeat.ending):
                         return early
-                    return self._after_crash(claim, crash, out_of_memory=out_of_memory)
+                    return self._after_crash(claim, crash, recorder.has_started, out_of_memory)
                 except TrainingFailed as failure:
                     return self._failed(failure.refusal)
 
@@ -209,13 +209,12 @@ class Runner:
         compiled, threads = self._settings.compiled_dir, self._threads
         return prepare(self._database, claim, folder, compiled, device=self._device, threads=threads, in_vain=in_vain)
 
-    def _drive(self, claim: Claim, child: TrainingChild, heartbeat: Heartbeat) -> Callable[[Claim], None]:
-        recorder = Recorder(self._database, claim)
-        self._has_started = False
+    def _drive(
+        self, claim: Claim, child: TrainingChild, heartbeat: Heartbeat, recorder: Recorder
+    ) -> Callable[[Claim], None]:
         for event in child.events():
             heartbeat.moved()
             if isinstance(event, Started):  # there was room for all that it needs to begin
-                self._has_started = True
                 self._postponed.forget(claim.job.id)
             with heartbeat.patience():  # storing a large checkpoint is no hung step
                 # Not `_stop.wait`, which is over at once when a stop is asked for: the ending comes with the next beat.
@@ -256,8 +255,10 @@ class Runner:
             return self._paused
         return self._released if ending in (Ending.CANCELLED, Ending.STOPPING) else None
 
-    def _after_crash(self, claim: Claim, crash: ChildCrashed, *, out_of_memory: bool) -> Callable[[Claim], None]:
-        if crash.exit_code > 0 and not self._has_started and not self._device_works():
+    def _after_crash(
+        self, claim: Claim, crash: ChildCrashed, has_started: bool, out_of_memory: bool
+    ) -> Callable[[Claim], None]:
+        if crash.exit_code > 0 and not has_started and not self._device_works():
             self._device_lost = True
             log.error("job %s: given back, since %s does not work any more", claim.job.id, self._device)
             return self._released
@@ -294,45 +295,3 @@ class Runner:
     def _unfit(self, error: dict[str, Any]) -> Callable[[Claim], None]:
         log.error("job failed: %s", error)
         return lambda claim: claims.finish(self._database, claim, JobStatus.FAILED, error)
-
-
-class Recorder:
-    """Writes one attempt's events to the store. Raises LeaseLost when the job is another's."""
-
-    def __init__(self, database: Database, claim: Claim) -> None:
-        self._database = database
-        self._claim = claim
-        self._started: Started | None = None
-
-    def record(self, event: Event) -> None:
-        """Store what the event says; ticks and the end are the runner's business."""
-        match event:
-            case Started():
-                self._started = event
-                claims.drop_after(self._database, self._claim, event.step)
-                claims.record_started(self._database, self._claim, asdict(event))
-            case Progress():
-                claims.record_progress(self._database, self._claim, asdict(event))
-            case Evaluated():
-                claims.record_evaluation(self._database, self._claim, event.step, event.val_loss, event.best)
-            case Sampled():
-                claims.record_sample(self._database, self._claim, event.step, event.text)
-            case Saved():
-                self._record_saved(event)
-            case Setback():
-                claims.record_setback(self._database, self._claim, asdict(event))
-            case Ticked() | Finished():
-                pass
-
-    def _record_saved(self, event: Saved) -> None:
-        assert self._started is not None, "Saved comes after Started"
-        claims.record_saved(
-            self._database,
-            self._claim,
-            step=event.step,
-            train_loss=event.train_loss,
-            val_loss=event.val_loss,
-            checkpoint=event.checkpoint,
-            info={"vocabulary_size": self._started.vocabulary_size, "parameters": self._started.parameters},
-            resume_point=event.resume_point,
-        )

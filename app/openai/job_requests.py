@@ -12,9 +12,10 @@ from typing import Annotated, Any, Literal, NamedTuple, cast, get_args
 from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from app.errors import Problem, invalid, invalid_fields, problem_of
+from app.job_schemas import JobRequest, Metadata, ModelSettings, TrainingSettings
 from app.openai.not_done import NotDone
 from app.presets import Preset
-from app.schemas import JobRequest, Metadata, ModelSettings, Request, Text, TrainingSettings
+from app.schemas import Request, Text
 from app.store.errors import NotFound
 from app.store.jobs import Order
 from models.config import TRAINING_RANGES, TrainingConfig

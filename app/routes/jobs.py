@@ -8,11 +8,11 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 
 from app.documents import JobDocument, ListDocument, job_document, page_document
+from app.job_schemas import JobRequest
 from app.openapi import problems
 from app.routes.dependencies import After, Caller, Configured, JobKey, Limit, StoredIn, Watching
 from app.routes.guarded import GuardedRoute
 from app.routes.queueing import IdempotencyKey, keyed, queue_job
-from app.schemas import JobRequest
 from app.store import jobs
 from app.store.job_rows import Job
 from app.store.job_state import JobStatus

@@ -14,9 +14,9 @@ from fastapi import Header
 from pydantic import BaseModel
 
 from app.feasibility import places_of
+from app.job_schemas import JobRequest
 from app.logs import REQUEST_ID
 from app.orders import find_start, order_anew, order_continued
-from app.schemas import JobRequest
 from app.settings import Settings
 from app.store import corpora, jobs
 from app.store.api_keys import ApiKey

@@ -134,10 +134,10 @@ const exact = (key, value, context) => (key === "seed" && value !== null && !Num
 /** A path of the service, whatever its parts are. */
 export const path = (...parts) => parts.map(encodeURIComponent).join("/");
 
-const document_ = async (answer) => JSON.parse(await answer.text().catch(unreachable), exact);
-export const get = async (path, options) => document_(await call("GET", path, options));
-export const post = async (path, json, options) => document_(await call("POST", path, { json: json ?? {}, ...options }));
-export const ask = async (path) => document_(await call("POST", path));
+const parsed = async (answer) => JSON.parse(await answer.text().catch(unreachable), exact);
+export const get = async (path, options) => parsed(await call("GET", path, options));
+export const post = async (path, json, options) => parsed(await call("POST", path, { json: json ?? {}, ...options }));
+export const ask = async (path) => parsed(await call("POST", path));
 export const remove = (path) => call("DELETE", path);
 
 const PAGE = 100;

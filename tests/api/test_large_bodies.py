@@ -74,6 +74,12 @@ def test_more_than_the_budget_is_refused_while_others_are_under_way_and_taken_wh
     again.close()
 
 
-def test_a_body_larger_than_the_budget_can_come_alone(service: Service) -> None:
-    bound = large_bodies.BoundLargeBodies(lambda *_: None, largest=2 * BUDGET, budget=BUDGET)  # type: ignore[arg-type, return-value]
-    assert bound._budget == 2 * BUDGET
+def test_a_body_larger_than_the_budget_can_come_alone(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        main, "BoundLargeBodies", lambda app, largest: large_bodies.BoundLargeBodies(app, largest=PIECE, budget=MIB)
+    )
+    with running(Settings(data_dir=data_dir)) as service:
+        connection = under_way(service, "/score", chunked=True)
+        connection.sendall(b"1\r\n}\r\n0\r\n\r\n")
+        assert answer_of(connection)[0] == 422, "read to its end, and refused for what it is"
+        connection.close()

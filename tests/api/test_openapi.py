@@ -7,8 +7,9 @@ from typing import Any
 import httpx
 import pytest
 
+from app.job_schemas import ModelSettings, TrainingSettings
 from app.openai.dialect import is_openai
-from app.schemas import GenerateRequest, ModelSettings, TrainingSettings
+from app.schemas import GenerateRequest
 from app.statuses import STATUSES
 from models.config import ModelConfig, TrainingConfig
 from tests.api.service import Service

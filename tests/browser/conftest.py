@@ -6,12 +6,15 @@ Skipped, saying so, where there is no Chromium or no Playwright. The browser is 
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.browser.docs_page import DocsPage
 from tests.system.harness import Installation
+
+if TYPE_CHECKING:
+    from tests.browser.web_page import WebPage
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 OTHER_SITE = "evil.example"
@@ -51,6 +54,16 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
         yield made
     finally:
         made.close()
+
+
+@pytest.fixture
+def shown(chromium: Any, fresh: Installation, tmp_path: Path) -> Iterator["WebPage"]:
+    """The page at `/`, with an empty profile."""
+    from tests.browser.web_page import WebPage  # of Playwright's package, which may not be installed
+
+    page = chromium.new_page(viewport=SIZE)
+    yield WebPage(page, fresh.url, tmp_path / "screenshots")
+    page.close()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ LARGE_SEED = 2**53 + 1
 NAMES = ("first", "second")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def trained(fresh: Installation) -> Installation:
     """With two finished trainings, and so two models."""
     fresh.upload(TEXT, "text")
@@ -35,13 +34,6 @@ def trained(fresh: Installation) -> Installation:
         job = fresh.http.post("/jobs", json=request | {"name": name}).raise_for_status().json()
         fresh.wait_for_status(job["id"], "succeeded", seconds=240)
     return fresh
-
-
-@pytest.fixture
-def shown(chromium: Any, trained: Installation, tmp_path: Path) -> Iterator[WebPage]:
-    page = chromium.new_page(viewport=SIZE)
-    yield WebPage(page, trained.url, tmp_path / "screenshots")
-    page.close()
 
 
 def job_id(installation: Installation, name: str) -> str:

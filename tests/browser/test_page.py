@@ -4,7 +4,6 @@ Screenshots lie in pytest's temporary folder; `pytest tests/browser --basetemp=F
 """
 
 import re
-from collections.abc import Iterator
 from contextlib import closing
 from io import BytesIO
 from pathlib import Path
@@ -43,14 +42,6 @@ def text(tmp_path: Path) -> Path:
     path = tmp_path / "bottles.txt"
     path.write_text(TEXT)
     return path
-
-
-@pytest.fixture
-def shown(chromium: Any, fresh: Installation, tmp_path: Path) -> Iterator[WebPage]:
-    """The page with an empty profile."""
-    page = chromium.new_page(viewport=SIZE)
-    yield WebPage(page, fresh.url, tmp_path / "screenshots")
-    page.close()
 
 
 def assert_content(shown: WebPage) -> None:

@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnxruntime
 import pytest
 
 from models.config import CELLS
-from models.sampling import SamplingConfig, draw, noise_key, uniform
+from models.sampling import SamplingConfig
+from tests.onnx_writing import written_by_onnxruntime
 from tests.system.harness import SMALL, Installation
 
 pytestmark = pytest.mark.system
@@ -46,19 +45,6 @@ def command(exact: Installation, folder: Path, *arguments: str) -> Any:
     return json.loads(done.stdout)
 
 
-def written_by_onnxruntime(file: Path, sampling: SamplingConfig) -> str:
-    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-    vocabulary = json.loads(session.get_modelmeta().custom_metadata_map["charsmith"])["vocabulary"]
-    layers, parts, _, hidden = session.get_inputs()[1].shape
-    state, text = np.zeros((layers, parts, 1, hidden), np.float32), PROMPT
-    for place in range(len(PROMPT) + CHARACTERS - 1):
-        logits, state = session.run(None, {"id": np.array([vocabulary.index(text[place])]), "state": state})
-        if place + 1 == len(text):
-            noise = uniform(noise_key(SEED, 0), len(text) - len(PROMPT))
-            text += vocabulary[draw(logits[0], sampling, noise)]
-    return text.removeprefix(PROMPT)
-
-
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("sampling", [{"temperature": 0}, SAMPLING])
 def test_onnxruntime_writes_what_the_service_writes(
@@ -69,7 +55,8 @@ def test_onnxruntime_writes_what_the_service_writes(
     ours = exact.http.post("/generate", json=request | sampling).raise_for_status().text
 
     assert len(ours) == CHARACTERS
-    assert written_by_onnxruntime(Path(pulled["file"]), SamplingConfig(**sampling)) == ours
+    file = Path(pulled["file"]).read_bytes()
+    assert written_by_onnxruntime(file, PROMPT, CHARACTERS, SamplingConfig(**sampling), SEED) == ours
 
 
 def test_what_left_as_onnx_comes_back_as_the_checkpoint_that_it_was(exact: Installation, tmp_path: Path) -> None:

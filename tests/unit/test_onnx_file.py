@@ -10,7 +10,6 @@ from dataclasses import replace
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from hypothesis import given, settings
@@ -19,7 +18,6 @@ from onnx import ModelProto, TensorProto
 
 from models.checkpoint import decode_checkpoint, encode_checkpoint
 from models.checkpoint_header import (
-    METADATA_KEY,
     CheckpointInfo,
     InvalidCheckpoint,
     checkpoint_header,
@@ -32,8 +30,9 @@ from models.config import CELLS, Cell, ModelConfig
 from models.onnx_file import MAX_FIELDS, MAX_GRAPH_BYTES, TooLargeForOnnx, checkpoint_of_onnx, onnx_of_checkpoint
 from models.rnn import CharRNN
 from models.rows import RowRequest
-from models.sampling import SamplingConfig, draw, noise_key, uniform
+from models.sampling import SamplingConfig
 from models.vocabulary import Vocabulary
+from tests.onnx_writing import session_of, written_by_onnxruntime
 from tests.unit.test_engine import engine_of, tiny_model
 
 CHARACTERS = 300
@@ -61,31 +60,6 @@ def back(file: bytes) -> bytes:
     return b"".join(pieces)
 
 
-def session_of(file: bytes) -> onnxruntime.InferenceSession:
-    return onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-
-
-def written_by_onnxruntime(file: bytes, sampling: SamplingConfig, key: int) -> str:
-    """A text, with nothing at hand but the file, onnxruntime, and how we draw a character."""
-    session = session_of(file)
-    vocabulary = json.loads(session.get_modelmeta().custom_metadata_map[METADATA_KEY])["vocabulary"]
-    layers, parts, _, hidden = session.get_inputs()[1].shape
-    state = np.zeros((layers, parts, 1, hidden), np.float32)
-
-    def read(character: str) -> np.ndarray:
-        nonlocal state
-        logits, state = session.run(None, {"id": np.array([vocabulary.index(character)]), "state": state})
-        return logits[0]
-
-    for character in PROMPT:
-        logits = read(character)
-    text = ""
-    for position in range(CHARACTERS):
-        text += vocabulary[draw(logits, sampling, uniform(key, position))]
-        logits = read(text[-1])
-    return text
-
-
 @pytest.mark.parametrize("sampling", [SamplingConfig(temperature=0), SamplingConfig(temperature=0.8, top_p=0.95)])
 @pytest.mark.parametrize("layers", [1, 3])
 @pytest.mark.parametrize("cell", CELLS)
@@ -96,7 +70,8 @@ def test_onnxruntime_writes_the_characters_that_we_write(cell: Cell, layers: int
     ours = ""
     while engine.busy:
         ours += "".join(output.text for output in engine.step())
-    theirs = written_by_onnxruntime(as_onnx(encode_checkpoint(network, info)), sampling, noise_key(3, 0))
+    file = as_onnx(encode_checkpoint(network, info))
+    theirs = written_by_onnxruntime(file, PROMPT, CHARACTERS, sampling, seed=3)
 
     assert theirs == ours
     assert len(set(ours)) > 3 or sampling.temperature == 0 or cell == "rnn_relu", "a text, not one character"
