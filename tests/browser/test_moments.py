@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ if CHROMIUM is None:
     pytest.skip("no chromium on this machine", allow_module_level=True)
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
-from playwright.sync_api import Locator, Route, expect  # noqa: E402 - where it is installed
+from playwright.sync_api import Locator, Page, Route, expect  # noqa: E402 - where it is installed
 
 from tests.browser.web_page import WebPage  # noqa: E402
 
@@ -54,18 +55,27 @@ class Held:
         self.routes.append(route)
 
     def wait(self, number: int = 1) -> None:
-        """Until so many were asked for. The page's messages are read meanwhile."""
-        for _ in range(100):
-            if len(self.routes) >= number:
+        """Until so many were asked for."""
+        self.wait_for(lambda _: len(self.routes) >= number)
+
+    def wait_for(self, wanted: Callable[[Route], bool]) -> None:
+        """Until the last one that was asked for is such a one. The page's messages are read meanwhile."""
+        for _ in range(300):
+            if self.routes and wanted(self.routes[-1]):
                 return
             self._page.wait_for_timeout(100)
-        raise AssertionError(f"{len(self.routes)} requests were made, not {number}")
+        raise AssertionError(f"{len(self.routes)} requests were made, none of them the one that was waited for")
 
     def let_go(self) -> None:
         self._open = True
         for route in self.routes:
             route.continue_()
-        self._page.wait_for_timeout(500)  # for what should not come of it
+        settle(self._page)
+
+
+def settle(page: Page) -> None:
+    """Whatever the page would do about the answers that are on their way, it has done: another one has come since."""
+    page.evaluate("() => fetch('healthz').then(() => new Promise((done) => setTimeout(done)))")
 
 
 def asked_for(shown: WebPage, part: str) -> list[str]:
@@ -131,7 +141,7 @@ def test_the_checkpoints_are_those_of_the_model_that_was_chosen_last(shown: WebP
     choose(shown, "first")
     for route in late.routes:
         route.fulfill(json={"data": [{"step": 4711, "val_loss": 1.0, "corrupted": False}]})
-    shown.page.wait_for_timeout(500)
+    settle(shown.page)
     expect(shown.page.locator("#write-checkpoint option", has_text="step 20")).to_have_count(1)
     expect(shown.page.locator("#write-checkpoint option", has_text="step 4,711")).to_have_count(0)
 
@@ -154,11 +164,8 @@ def test_a_key_that_is_held_down_asks_about_the_character_where_it_stops(shown: 
     shown.page.locator("#written").focus()
     for _ in range(30):
         shown.page.keyboard.press("ArrowRight")
-    scores.wait()
-    shown.page.wait_for_timeout(500)
+    scores.wait_for(lambda route: len(json.loads(route.request.post_data or "")["text"]) == 30)
     assert len(scores.routes) < 5
-    last = json.loads(scores.routes[-1].request.post_data or "")
-    assert len(last["text"]) == 30
     scores.let_go()
     expect(shown.page.locator("#written-else")).to_contain_text(re.compile("had .* a surprise of"))
 
@@ -217,20 +224,27 @@ def test_a_key_that_is_no_longer_valid_is_asked_for_when_the_person_acts_not_bef
 ) -> None:
     page = shown.page
     job = trained.http.get("/jobs/second").json() | {"status": "running", "progress": {"fraction": 0.5, "step": 1}}
-    valid = True
+    valid, asked = True, 0
 
     def answer(route: Route) -> None:
+        nonlocal asked
+        asked += 1
         if valid:
             route.fulfill(json={"data": [job], "next": None})
         else:
             route.fulfill(status=401, json={"title": "Unauthorized", "detail": "a key is needed"})
 
     page.route(re.compile(r"/jobs\?"), answer)
+    page.clock.install()
+    page.reload()
     shown.open("Runs")
     expect(page.get_by_text("running 50 %")).to_be_visible()
     valid = False
+    page.clock.run_for(2_000)
     expect(page.locator("#status")).to_contain_text("asks for another key")
-    page.wait_for_timeout(5_000)
+    before = asked
+    page.clock.run_for(60_000)
+    assert asked == before
     expect(page.get_by_role("dialog")).to_be_hidden()
     expect(page.get_by_role("alert")).to_be_hidden()
     shown.open("Texts")

@@ -32,14 +32,14 @@ signal.pause()
 """
 
 ENDING = """
-import builtins, os, signal, time
+import builtins, os, signal
 from app.processes import StopRequest, end_well_when_asked
 
 class Late:
-    write, sleep = os.write, time.sleep  # its globals are gone when it is deleted
+    write, read = os.write, os.read  # its globals are gone when it is deleted
     def __del__(self):
         self.write(1, b"ending\\n")
-        self.sleep(1)
+        self.read(0, 1)
 
 {listening}
 builtins.late = Late()  # outlives all modules
@@ -160,11 +160,13 @@ def test_who_is_asked_a_second_time_while_python_ends_has_ended_well_all_the_sam
 ) -> None:
     listening, waiting = WAYS_TO_END[way]
     code = ENDING.format(listening=listening, waiting=waiting)
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE)
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     with process:
+        assert process.stdin is not None
         assert process.stdout is not None
         assert process.stdout.readline() == b"up\n"
         process.terminate()
         assert process.stdout.readline() == b"ending\n"
         process.send_signal(again)
+        process.stdin.close()  # lets it end
         assert process.wait(60) == 0
