@@ -44,18 +44,27 @@ export function begin() {
   });
   setInterval(refresh, REFRESH);
   before = kept(KEPT) ?? [];
-  keepAtTheEnd(KEPT, () => [...compared.keys()]);
+  keepAtTheEnd(KEPT, () => [...compared.keys(), ...before]);
 }
 
-let before = []; // what was compared before the page was loaded anew
+let before = []; // ids of what was compared before the page was loaded anew
 async function compareAgain() {
-  const ids = before.splice(0);
-  for (const id of ids) {
-    const other = { job: null, curve: new Curve("") };
-    compared.set(id, other);
-    await renew(id, other).catch(() => compared.delete(id));
+  for (const id of before.splice(0)) {
+    try {
+      compared.set(id, await withCurve(await get(path("jobs", id), QUIET)));
+    } catch {
+      continue; // it is gone, or cannot be had now
+    }
+    draw();
+    redraw();
   }
-  if (ids.length) draw();
+}
+
+/** A training and what it has told so far. */
+async function withCurve(job, options = QUIET) {
+  const curve = new Curve(job.name);
+  curve.replace((await get(path("jobs", job.id, "metrics"), options)).data);
+  return { job, curve };
 }
 
 /** The list, and the training of an id if one is given. */
@@ -216,15 +225,13 @@ async function compare(job, tick) {
     tick.checked = false;
     throw new Mistake(`At most ${MOST_COMPARED} can be compared.`);
   }
-  const curve = new Curve(job.name);
-  try {
-    curve.replace((await get(path("jobs", job.id, "metrics"))).data);
-  } catch (error) {
+  const now = shown.find((one) => one.id === job.id) ?? job;
+  const told = await withCurve(now, {}).catch((error) => {
     tick.checked = false;
     throw error;
-  }
+  });
   if (!tick.checked) return; // the person thought better of it
-  compared.set(job.id, { job: shown.find((one) => one.id === job.id) ?? job, curve });
+  compared.set(job.id, told);
   if (!run && !follower) await goTo(`#runs/${job.id}`);
   redraw();
 }
@@ -275,9 +282,7 @@ async function look(id) {
   const mine = (follower = new AbortController());
   const { signal } = mine;
   try {
-    const job = await get(path("jobs", id), { signal });
-    const one = { job, curve: new Curve(job.name), over: false };
-    one.curve.replace((await get(path("jobs", id, "metrics"), { signal })).data);
+    const one = await withCurve(await get(path("jobs", id), { signal }), { signal });
     if (signal.aborted) return;
     run = one;
     workers = null;

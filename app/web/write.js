@@ -12,7 +12,7 @@ const TOP = 10;
 /** Before the service is asked about a character: who holds a key down passes many. */
 const SOON = 120;
 const KEPT = "charsmith-written";
-const LATER = new Set([429, 502, 503, 504]);
+const GONE = new Set([404, 500]);
 const SLIDERS = [
   ["temperature", 0, 2, 0.05, 0.8, "below 1 more careful, above 1 more daring, 0 always the likeliest"],
   ["top_k", 0, 100, 1, 0, "from so many likeliest only; 0: from all"],
@@ -124,8 +124,9 @@ async function writeOn() {
   try {
     await write({ model, continue_from: state }, null, "");
   } catch (error) {
-    // The service takes it never again, as when its checkpoint is gone; what moment it was is not to blame.
-    if (error instanceof Refused && !LATER.has(error.status) && last.state === state) last.state = null;
+    // It is taken never again, as when its checkpoint is gone or damaged. No setting and no moment is to blame for that.
+    const ofState = GONE.has(error.status) || error.errors?.some(({ field }) => field === "continue_from");
+    if (ofState && last.state === state) last.state = null;
     throw error;
   }
 }

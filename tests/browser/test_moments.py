@@ -183,7 +183,7 @@ def test_who_writes_while_a_text_comes_is_told_of_the_new_one(shown: WebPage) ->
     expect(shown.page.locator("#status")).to_contain_text("as many characters")
 
 
-@pytest.mark.parametrize(("status", "goes_on_by"), [(503, "continue_from"), (404, "prompt")])
+@pytest.mark.parametrize(("status", "goes_on_by"), [(503, "continue_from"), (422, "continue_from"), (404, "prompt")])
 def test_a_refusal_to_go_on_loses_no_text(shown: WebPage, status: int, goes_on_by: str) -> None:
     page = shown.page
     page.get_by_role("link", name="Write", exact=True).click()
