@@ -3,6 +3,8 @@
 FROM python:3.11-slim-bookworm AS build
 # PyTorch's own index of CPU builds: PyPI's build for Linux is the CUDA one, several gigabytes.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# `ray` for an image that can be a node of a Ray cluster, or its dispatcher.
+ARG EXTRAS=
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 RUN python3 -m venv /opt/charsmith
 WORKDIR /src
@@ -11,7 +13,7 @@ COPY pyproject.toml constraints.txt README.md ./
 RUN torch=$(sed -n 's/^ *"\(torch==[^"]*\)".*/\1/p' pyproject.toml) \
     && /opt/charsmith/bin/pip install ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "$torch" \
     && mkdir app worker models && touch app/__init__.py worker/__init__.py models/__init__.py \
-    && /opt/charsmith/bin/pip install -c constraints.txt . \
+    && /opt/charsmith/bin/pip install -c constraints.txt ".${EXTRAS:+[$EXTRAS]}" \
     && /opt/charsmith/bin/pip uninstall --yes charsmith \
     # the packages' own tests, torch's C++ headers and its programs but one: 270 MB that nothing here reads
     && rm -rf /opt/charsmith/lib/python3*/site-packages/torch/test /opt/charsmith/lib/python3*/site-packages/torch/include \

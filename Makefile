@@ -25,7 +25,7 @@ install: $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) '$(TORCH)'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,sample]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,sample,ray]'
 	touch $@
 
 demo: install
@@ -34,9 +34,14 @@ demo: install
 serve: install
 	$(BIN)/charsmith serve
 
-# One file's tests stay in one process: they share a running service.
+# One file's tests stay in one process: they share a running service. CHARSMITH_TEST_POSTGRES=postgresql+psycopg://... names
+# a server on which those that concern the database run as well.
+ON_POSTGRES := tests/store tests/api tests/worker tests/system tests/faults
 test: install
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	CHARSMITH_TEST_POSTGRES= $(BIN)/python -m pytest -n auto --dist loadfile
+ifneq ($(CHARSMITH_TEST_POSTGRES),)
+	$(BIN)/python -m pytest -n auto --dist loadfile $(ON_POSTGRES)
+endif
 
 # An engine that runs, or a script that starts one: CHARSMITH_TEST_ENGINE=path/to/engine.sh
 test-compose: install

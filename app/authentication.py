@@ -49,6 +49,7 @@ class AskForKey:
             return await self._app(scope, receive, send)
         state, headers = scope.setdefault("state", {}), Headers(scope=scope)
         state["is_stranger"] = lambda: self._is_stranger(headers)
+        state["is_refused"] = lambda: self._is_refused(headers)
         if self._is_open(scope):
             return await self._app(scope, receive, send)
         try:
@@ -60,11 +61,17 @@ class AskForKey:
         await self._app(scope, receive, send)
 
     async def _is_stranger(self, headers: Headers) -> bool:
-        """For open routes that have something to tell to those alone who could ask for more, and for answers that
-        outlast the moment in which the key was asked for."""
+        """For open routes that have something to tell to those alone who could ask for more."""
+        try:
+            return await self._is_refused(headers)
+        except StoreError:  # who cannot be told from a stranger is one
+            return True
+
+    async def _is_refused(self, headers: Headers) -> bool:
+        """For answers that outlast the moment in which the key was asked for. Raises StoreError."""
         try:
             await self._key(headers)
-        except (KeyRefused, StoreError):  # who cannot be told from a stranger is one
+        except KeyRefused:
             return True
         return False
 

@@ -23,7 +23,7 @@ def backup(
 ) -> None:
     """Write all that is stored to FILE, verified, while everything runs. FILE holds keys: keep it private."""
     settings = settings_with(data_dir=data_dir)
-    with _refusals_told():
+    with refusals_told():
         from app.store.backup import back_up
 
         contents = back_up(settings.resolved_database_url, file, force=force)
@@ -40,7 +40,7 @@ def restore(
 ) -> None:
     """Put the backup FILE in the place of the database, which is kept. Service and workers must be stopped."""
     settings = settings_with(data_dir=data_dir)
-    with _refusals_told():
+    with refusals_told():
         from app.store.restore import restore as put_back
 
         restored = put_back(settings.resolved_database_url, file)
@@ -61,7 +61,7 @@ def restore(
 def verify(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """Read all that is stored, and tell what is damaged. Everything may run meanwhile."""
     settings = settings_with(data_dir=data_dir)
-    with _refusals_told():
+    with refusals_told():
         from app.store.verification import verify_database
 
         contents = verify_database(settings.resolved_database_url)
@@ -72,7 +72,7 @@ def verify(data_dir: DataDir = None, as_json: AsJson = False) -> None:
 
 
 @contextmanager
-def _refusals_told() -> Iterator[None]:
+def refusals_told() -> Iterator[None]:
     """What the store refuses ends the command with a line that says why."""
     from app.store.errors import StoreError
 

@@ -1,7 +1,7 @@
 """The command `charsmith`: starts the service, and is a client of a running one.
 
-Knows no torch: what it does to a running service, anyone can do over HTTP. Only `keys` and what keeps the database safe
-(app.backup_commands) open it. Each group of commands has a file of its own.
+Knows no torch: what it does to a running service, anyone can do over HTTP. Only `keys`, what keeps the database safe
+(app.backup_commands) and what moves it (app.moving_commands) open it. Each group of commands has a file of its own.
 """
 
 import os
@@ -17,6 +17,7 @@ from app.fault_points import FaultError, arm
 from app.job_commands import jobs
 from app.key_commands import keys
 from app.model_commands import models, pull, push
+from app.moving_commands import migrate_database
 from app.processes import become_module, end_well_when_asked, end_with_parent, parent_socket, started_by_parent
 from app.settings import SettingsError
 from app.supervisor import serve as supervise
@@ -81,7 +82,7 @@ def worker(data_dir: DataDir = None, device: Device = None) -> None:
     become_module("worker")
 
 
-for command in (train, generate, score, pull, push, backup, restore, verify):
+for command in (train, generate, score, pull, push, backup, restore, verify, migrate_database):
     cli.command()(command)
 for name, group in {"jobs": jobs, "models": models, "corpora": corpora, "keys": keys}.items():
     cli.add_typer(group, name=name)

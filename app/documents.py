@@ -86,6 +86,11 @@ class ProgressDocument(Document):
         description="Times that a loss, gradient or weight was not a finite number: training then goes back to its "
         "last resume point and on with half the learning rate, and fails as `diverged` the fourth time.",
     )
+    machines: list[str] = Field(
+        [],
+        description="The kinds of machine that trained, each from where the one before it had stopped. With more than "
+        "one the weights are no longer, to the bit, those of an undisturbed training.",
+    )
 
 
 class JobDocument(Document):

@@ -15,7 +15,16 @@ from fastapi.responses import JSONResponse, Response
 from app.generation.stream import GenerationRefused, GenerationUnavailable, TooManyStreams
 from app.statuses import STATUSES
 from app.store.corpora import NotText
-from app.store.errors import Conflict, Corrupted, DiskFull, InvalidCursor, NotFound, QueueFull, StoreError
+from app.store.errors import (
+    Conflict,
+    Corrupted,
+    DatabaseUnreachable,
+    DiskFull,
+    InvalidCursor,
+    NotFound,
+    QueueFull,
+    StoreError,
+)
 from app.store.names import InvalidName
 from models.checkpoint_header import InvalidCheckpoint
 from models.config import InvalidConfig
@@ -144,6 +153,12 @@ TABLE: dict[type[Exception], Callable[[Any], Problem]] = {
     GenerationUnavailable: _later(503, "generation_unavailable"),
     Corrupted: _corrupted,
     DiskFull: lambda error: Problem(507, "disk_full", "The disk is full; delete something and try again."),
+    DatabaseUnreachable: lambda _: Problem(
+        503,
+        "store_unavailable",
+        "The database cannot be reached at the moment; whether what was asked for has been done is not known.",
+        headers={"Retry-After": RETRY_SECONDS},
+    ),
     # Whatever else the store raises, it changed nothing: locked for too long, say.
     StoreError: lambda _: Problem(
         503, "store_unavailable", "The database is not usable at the moment.", headers={"Retry-After": RETRY_SECONDS}

@@ -96,6 +96,13 @@ class TrainingSettings(Section):
     )
 
 
+def _without_nul(text: str) -> str:
+    """PostgreSQL stores it in JSON, and fails whoever looks for anything in such a document."""
+    if "\0" in text:
+        raise ValueError("holds a NUL character")
+    return text
+
+
 def _without_quotes(name: str) -> str:
     if '"' in name or "\\" in name:
         raise ValueError("must hold no quotation mark and no backslash")
@@ -106,14 +113,16 @@ MetadataName = Annotated[
     Text,
     Field(min_length=1, max_length=64),
     AfterValidator(_without_quotes),
+    AfterValidator(_without_nul),
 ]
 METADATA_SCHEMA = {
     "type": "object",
     "maxProperties": 16,
-    "propertyNames": {"minLength": 1, "maxLength": 64, "pattern": r'^[^"\\]+$'},
-    "additionalProperties": {"type": "string", "maxLength": 512},
+    "propertyNames": {"minLength": 1, "maxLength": 64, "pattern": r'^[^"\\\u0000]+$'},
+    "additionalProperties": {"type": "string", "maxLength": 512, "pattern": r"^[^\u0000]*$"},
 }
-Metadata = Annotated[dict[MetadataName, Annotated[Text, Field(max_length=512)]], WithJsonSchema(METADATA_SCHEMA)]
+MetadataValue = Annotated[Text, Field(max_length=512), AfterValidator(_without_nul)]
+Metadata = Annotated[dict[MetadataName, MetadataValue], WithJsonSchema(METADATA_SCHEMA)]
 
 
 class JobRequest(Request):

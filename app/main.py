@@ -28,6 +28,7 @@ from app.coded_bodies import RefuseCodedBodies
 from app.crowd import RefuseCrowds
 from app.generation.streams import Generation, TooManyStreams
 from app.head_requests import AnswerHead
+from app.job_news import JobNews
 from app.large_bodies import BoundLargeBodies
 from app.openai import completions, fine_tuning
 from app.openai import files as openai_files
@@ -78,6 +79,7 @@ def create_app(
     app.state.database = database
     app.state.generation = generation
     app.state.request_metrics = RequestMetrics()
+    app.state.job_news = JobNews()
     errors.install(app)
     framework_errors.install(app)
     app.add_middleware(AnswerHead, described=app)
@@ -203,6 +205,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 def begin_shutdown(app: FastAPI) -> None:
     """Tell open streams to end, each with its last word. Call it in the event loop, any number of times."""
     app.state.stopping.set()
+    app.state.job_news.wake_all()
     app.state.generation.end_streams("the service is shutting down")
 
 

@@ -19,6 +19,8 @@ from app.store.key_text import parse_key
 from app.wording import words
 
 PREFIX = "CHARSMITH_"
+OF_TESTS = f"{PREFIX}TEST_"
+"""Variables of this name belong to the tests, which start programs in their own environment."""
 SECRETS = ("database_url", "api_key")
 """Settings whose values are never printed."""
 MIB = 1024 * 1024
@@ -46,7 +48,9 @@ class Settings(BaseSettings):
 
     data_dir: Path = Field(Path("charsmith-data"), description="Folder of the SQLite file and of temporary files.")
     database_url: str | None = Field(
-        None, description="SQLAlchemy address of the database. Unset: SQLite, `charsmith.db` in the data folder."
+        None,
+        description="Address of the database, `postgresql+psycopg://USER:PASSWORD@HOST/DATABASE` for a server. Unset: "
+        "SQLite, `charsmith.db` in the data folder.",
     )
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65_535, description="Port to listen on; 0 takes a free one.")
@@ -55,6 +59,11 @@ class Settings(BaseSettings):
     )
     api_key: SecretStr | None = Field(None, description="API key that the commands show a service that asks for one.")
     device: Device = Field("auto", description="Where to train: `auto` takes CUDA if it is there.")
+    executor: Literal["process", "ray"] = Field(
+        "process",
+        description="Where the worker trains: `process` on its own machine, one job at a time; `ray` on the nodes of a "
+        "Ray cluster, as many at once as have room (docs/scaling.md).",
+    )
     generation_device: Device = Field("cpu", description="Where to generate; the default leaves the GPU to training.")
     generation_precision: Literal["auto", "float32"] = Field(
         "auto",
@@ -94,7 +103,8 @@ class Settings(BaseSettings):
         None,
         ge=1,
         le=1_024,
-        description="Threads of one training process. Unset: all cores that it may use. A resumed one keeps its own.",
+        description="Threads of one training process. Unset: all cores that it may use, on a Ray cluster those of its "
+        "smallest node. A resumed one keeps its own.",
     )
     log_level: Literal["debug", "info", "warning", "error", "critical"] = Field(
         "info", description="Least severe messages that are logged."
@@ -158,7 +168,8 @@ def load_settings(**overrides: Any) -> Settings:
 
 def _refuse_unknown(environment: Mapping[str, str]) -> None:
     known = {variable_name(field) for field in Settings.model_fields}
-    unknown = sorted(name for name in environment if name.upper().startswith(PREFIX) and name.upper() not in known)
+    ours = (name for name in environment if name.upper().startswith(PREFIX) and not name.startswith(OF_TESTS))
+    unknown = sorted(name for name in ours if name.upper() not in known)
     if unknown:
         raise SettingsError(f"{unknown[0]}: no such setting; known are {', '.join(sorted(known))}")
 

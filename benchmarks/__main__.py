@@ -11,11 +11,13 @@ from pathlib import Path
 
 from rich.console import Console
 
+from benchmarks.cluster import measure_cluster
 from benchmarks.documents import PAGE, command_line, write_part
 from benchmarks.figures import Report, report_of
 from benchmarks.machine import machine
 from benchmarks.options import Options, read_options
 from benchmarks.quality import measure_quality
+from benchmarks.queueing import measure_queueing
 from benchmarks.sampling import measure_sampling
 from benchmarks.scale import measure_scale
 from benchmarks.scoring import measure_scoring
@@ -38,6 +40,8 @@ def _upload(folder: Path, options: Options) -> list[Report]:
 MEASURES: dict[str, Measure] = {
     "service": _service,
     "upload": _upload,
+    "queue": measure_queueing,
+    "cluster": measure_cluster,
     "sampling": lambda _, options: [*measure_sampling(options), measure_scoring(options)],
     "serving": measure_serving,
     "speed": lambda _, options: measure_speed(options),

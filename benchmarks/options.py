@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 CORPUS = Path("../shared/data/tinyshakespeare.txt")
-PARTS = ("service", "upload", "sampling", "serving", "speed", "scale", "quality")
+PARTS = ("service", "upload", "queue", "cluster", "sampling", "serving", "speed", "scale", "quality")
 """In the order in which they are measured."""
 
 Extent = Literal["full", "short", "tiny"]

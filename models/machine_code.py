@@ -50,6 +50,14 @@ def _if_it_can(save: Callable[..., None]) -> Callable[..., None]:
     return save_or_not
 
 
+def load_compiler() -> None:
+    """What numba would load at the first call of any compiled function, a quarter of a second. Runs none."""
+    from numba.core.registry import cpu_target
+
+    cpu_target.typing_context.refresh()
+    cpu_target.target_context.refresh()
+
+
 def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """A function that numba compiles at its first call, without Python's lock, and keeps for later processes."""
 

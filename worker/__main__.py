@@ -2,8 +2,8 @@
 
 import logging
 import os
-import subprocess
 import sys
+from contextlib import closing
 
 from app import logs
 from app.fault_points import FaultError, arm
@@ -12,7 +12,9 @@ from app.settings import Settings, SettingsError, load_settings
 from app.store.errors import StoreError
 from app.store.opening import open_database
 from models.memory_estimate import readable
+from worker.executor import Executor, OwnDevice, ask_device
 from worker.health import new_worker_id
+from worker.ray_driver import ClusterError, connect
 from worker.runner import DeviceLost, Runner
 
 log = logging.getLogger("worker")
@@ -32,28 +34,23 @@ def find_device(wanted: str) -> tuple[str, int]:
     return device, int(memory_bytes)
 
 
-def ask_device(wanted: str) -> subprocess.CompletedProcess[str]:
-    """`worker.device`, run as a program."""
-    command = [sys.executable, "-P", "-m", "worker.device", wanted]
-    return subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+def find_executor(settings: Settings) -> Executor:
+    """As the settings have it. Exits when there is no such device, ClusterError if there is no such cluster."""
+    if settings.executor == "process":
+        return OwnDevice(*find_device(settings.device), settings.torch_threads)
+    return connect(settings.device, settings.torch_threads)
 
 
 def work(settings: Settings) -> None:
     database = open_database(settings.resolved_database_url)
-    device, memory_bytes = find_device(settings.device)
+    executor = find_executor(settings)
     stop = StopRequest()
-    stop.listen()
-    log.info("ready: trains on %s with %s", device, readable(memory_bytes))
-    runner = Runner(
-        database,
-        settings,
-        new_worker_id(),
-        device,
-        stop,
-        memory_bytes=memory_bytes,
-        device_works=lambda: ask_device(device).returncode == 0,
-    )
-    runner.run()
+    stop.listen()  # after Ray, which listens itself
+    memory = executor.memory_bytes
+    where = f"on {executor.device}" + (f" with {readable(memory)}" if memory is not None else "")
+    log.info("ready: trains %s", where if settings.executor == "process" else f"{where} on a Ray cluster")
+    with closing(executor):
+        Runner(database, settings, new_worker_id(), executor, stop).run()
     database.close()
 
 
@@ -67,7 +64,7 @@ def main() -> None:
         arm(os.environ)
         settings.temporary_dir.mkdir(parents=True, exist_ok=True)
         work(settings)
-    except (DeviceLost, FaultError, SettingsError, StoreError, OSError) as error:
+    except (ClusterError, DeviceLost, FaultError, SettingsError, StoreError, OSError) as error:
         sys.exit(f"charsmith worker: {error}")
 
 

@@ -7,6 +7,7 @@ that ends it early counts as a crash, which the worker tries again.
 import codecs
 import math
 import os
+import socket
 import sys
 import threading
 import time
@@ -14,6 +15,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
@@ -41,6 +43,12 @@ def read_pieces(path: Path) -> Iterator[str]:
         while data := file.read(READ_BYTES):
             yield decoder.decode(data)
     yield decoder.decode(b"", final=True)
+
+
+class Listener(Protocol):
+    """Whom the training tells: a connection, or what forwards messages as one does."""
+
+    def send(self, message: Event, /) -> None: ...
 
 
 class PausedWhileLoading(Exception):
@@ -73,10 +81,10 @@ def load_corpus(task: TrainingTask, moved: Callable[[], None]) -> Corpus:
     return Corpus.open(ids_path, vocabulary, task.corpus_sha256)
 
 
-def run(task: TrainingTask, connection: Connection, pause_requested: threading.Event) -> None:
-    """Train and send every event; ticks are thinned out."""
+def run(task: TrainingTask, listener: Listener, pause_requested: threading.Event) -> None:
+    """Train and tell every event; ticks are thinned out."""
     torch.set_num_threads(task.threads)
-    send = _thinned(connection)
+    send = _thinned(listener)
 
     def loading() -> None:
         send(Ticked("loading", 0))
@@ -102,7 +110,7 @@ def run(task: TrainingTask, connection: Connection, pause_requested: threading.E
         send(event)
 
 
-def _thinned(connection: Connection) -> Callable[[Event], None]:
+def _thinned(listener: Listener) -> Callable[[Event], None]:
     """Sends events, but of ticks only as many as a watch for hung steps needs."""
     last_tick = -math.inf
 
@@ -114,7 +122,7 @@ def _thinned(connection: Connection) -> Callable[[Event], None]:
             last_tick = time.monotonic()
         else:
             fault_point("training.event")
-        connection.send(event)
+        listener.send(event)
 
     return send
 
@@ -127,7 +135,7 @@ def _listen(connection: Connection, pause_requested: threading.Event) -> None:
         return  # the worker is gone; end_with_parent sees to the rest
 
 
-def _refusal(error: Exception) -> TrainingRefusal | None:
+def refusal_of(error: Exception) -> TrainingRefusal | None:
     """Why trying again would not help; None where it might."""
     trace = "".join(traceback.format_exception(error))
     if isinstance(error, Diverged):
@@ -145,11 +153,21 @@ def _refusal(error: Exception) -> TrainingRefusal | None:
 
 def main() -> None:
     end_with_parent()
-    arm(os.environ)
-    connection = Connection(parent_socket().detach())
+    ours = parent_socket()
     logs.set_up_as_told("training")
-    task = connection.recv()
+    train_for(ours)
+
+
+def train_for(worker: socket.socket) -> None:
+    """What the worker tells over the socket, from the task on. Exits with 1 when the worker is gone."""
+    connection = Connection(worker.detach())
+    try:
+        task = connection.recv()
+    except (EOFError, ConnectionResetError):
+        sys.exit(1)  # the worker is gone already
+    os.environ["TMPDIR"] = task.folder
     logs.REQUEST_ID.set(task.request_id)
+    arm(os.environ)
     pause_requested = threading.Event()
     threading.Thread(target=_listen, args=(connection, pause_requested), daemon=True).start()
     try:
@@ -157,10 +175,13 @@ def main() -> None:
     except (BrokenPipeError, ConnectionResetError):
         sys.exit(1)  # the worker is gone, and says so itself or has been killed: nobody is left to tell
     except Exception as error:
-        refusal = _refusal(error)
+        refusal = refusal_of(error)
         if refusal is None:
             raise
         connection.send(refusal)
+    # At once, while the worker still records what was told: it waits for the end, and taking an interpreter and its
+    # memory apart takes long.
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,11 @@ class Started:
     precision: Literal["float32", "bfloat16"]
     setbacks: int = 0
     """As many as there were before, up to the resume point from which it goes on."""
+    threads: int | None = None
+    """Of torch; a resumed training keeps them."""
+    machines: tuple[str, ...] = ()
+    """The kinds of machine that the steps were computed on, in this order. With more than one the result is no longer
+    that of an undisturbed training to the bit."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from app.store import claims
 from app.store.claims import Claim
 from app.store.database import Database
 from app.store.errors import LeaseLost, StoreError
-from worker.launch import TrainingChild
+from worker.executor import Training
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class Heartbeat(threading.Thread):
         self._lock = threading.Lock()
         self._done = threading.Event()
         self._ends = threading.Event()
-        self._child: TrainingChild | None = None
+        self._child: Training | None = None
         self._patient = False
         self._moved_at = monotonic()
         self._longest_gap = 0.0
@@ -82,7 +82,7 @@ class Heartbeat(threading.Thread):
         self._kill_at: float | None = None
         self.ending: Ending | None = None
 
-    def attach(self, child: TrainingChild) -> None:
+    def attach(self, child: Training) -> None:
         """Name the child, which may already be wanted to end."""
         with self._lock:
             self._child = child

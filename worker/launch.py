@@ -1,19 +1,20 @@
 """Runs `train()` in a child process, so that a crash, an out-of-memory kill or a wedged device takes only the child.
 
 Knows no database and imports no torch: the worker must never touch a device itself (a CUDA context survives no fork and
-no kill). Invariant: after `close()` the child is gone. The messages are pickled between two processes of one machine
-that belong to each other; nothing from outside and nothing at rest is.
+no kill). Invariant: after `close()` the child is gone. Messages are pickled between processes that belong to each other
+(two of one machine, or a dispatcher and the nodes of its cluster); nothing else from outside is, and nothing at rest.
 """
 
 import contextlib
 import errno
 import os
 import queue
+import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, Protocol
 
 from app.processes import start_module
 from worker.events import Event, Finished
@@ -54,6 +55,8 @@ class TrainingTask:
     """The checkpoint file whose weights the network begins with; its characters are kept."""
     request_id: str = ""
     """Of the request that queued the job, for the log."""
+    memory_bytes: int = 0
+    """What the training takes at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,23 +82,51 @@ class TrainingFailed(Exception):
 
 
 class ChildCrashed(Exception):
-    """The child ended without a last word. `exit_code` is negative for a signal, as subprocess has it."""
+    """The child ended without a last word. `exit_code` is negative for a signal, as subprocess has it; `out_of_memory`
+    whether the kernel ended it for lack of memory, None if its machine is this one and was not asked."""
 
-    def __init__(self, exit_code: int) -> None:
-        super().__init__(f"the training process ended with {exit_code}")
+    def __init__(self, exit_code: int, why: str = "", *, out_of_memory: bool | None = None) -> None:
+        super().__init__(why or f"the training process ended with {exit_code}")
         self.exit_code = exit_code
+        self.out_of_memory = out_of_memory
+
+
+class Process(Protocol):
+    """Of `subprocess.Popen` what is needed here."""
+
+    @property
+    def pid(self) -> int: ...
+
+    def kill(self) -> None: ...
+
+    def wait(self) -> int: ...
+
+
+def environment_of(task: TrainingTask, temporary: str) -> dict[str, str]:
+    """Of a process that trains such a task."""
+    # Torch's optimizer imports what wants a temporary folder, and a container with a read-only root has no /tmp.
+    return {**os.environ, **TRAINING_ENVIRONMENT, "TMPDIR": temporary, "NUMBA_CACHE_DIR": task.compiled}
+
+
+def niceness_of(task: TrainingTask) -> int:
+    """Added to the worker's own."""
+    return TRAINING_NICENESS if task.device == "cpu" else 0
+
+
+def start_anew(task: TrainingTask) -> tuple[Process, socket.socket]:
+    """A training process that has everything to load, and the socket to it."""
+    child = start_module("worker.child", niceness=niceness_of(task), env=environment_of(task, task.folder))
+    return child.process, child.socket
 
 
 class TrainingChild:
     """One attempt's process. `events` belongs to one thread; `request_pause` and `kill` may come from any other."""
 
-    def __init__(self, task: TrainingTask) -> None:
-        # Torch's optimizer imports what wants a temporary folder, and a container with a read-only root has no /tmp.
-        environment = {**os.environ, **TRAINING_ENVIRONMENT, "TMPDIR": task.folder, "NUMBA_CACHE_DIR": task.compiled}
-        niceness = TRAINING_NICENESS if task.device == "cpu" else 0
-        child = start_module("worker.child", niceness=niceness, env=environment)
-        self._process = child.process
-        self._connection = Connection(child.socket.detach())
+    def __init__(
+        self, task: TrainingTask, start: Callable[[TrainingTask], tuple[Process, socket.socket]] = start_anew
+    ) -> None:
+        self._process, ours = start(task)
+        self._connection = Connection(ours.detach())
         self._to_send: queue.SimpleQueue[TrainingTask | PauseRequest | None] = queue.SimpleQueue()
         self._to_send.put(task)
         # A thread of its own: a resume point is more than the socket holds, and the child reads it only when it has

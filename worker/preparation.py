@@ -13,6 +13,7 @@ from app.store.claims import Claim
 from app.store.database import Database
 from app.store.errors import Corrupted, NotFound
 from worker.launch import TrainingFailed, TrainingRefusal, TrainingTask
+from worker.memory_check import least_memory
 
 
 class Interrupted(Exception):
@@ -36,12 +37,16 @@ def prepare(
     """
     assert claim.job.corpus_id is not None, "a live job's corpus cannot be deleted"
     corpus = corpora.get_corpus(database, claim.job.corpus_id)
+    memory_bytes = least_memory(claim, corpus, device)
     text_path = folder / "corpus.txt"
     with text_path.open("wb") as file:
         for piece in corpora.read_corpus(database, corpus):
             file.write(piece)
             if in_vain():
                 raise Interrupted
+    resume_point = claims.read_resume_point(database, claim)
+    if resume_point is not None:  # it keeps its threads: an executor that shares cores out must know
+        threads = claim.job.progress.get("threads") or threads
     return TrainingTask(
         model=claim.job.model,
         training=claim.job.training,
@@ -51,9 +56,10 @@ def prepare(
         corpus_sha256=corpus.sha256,
         device=device,
         threads=threads,
-        resume_point=claims.read_resume_point(database, claim),
+        resume_point=resume_point,
         from_checkpoint=_read_checkpoint(database, claim.job.from_checkpoint),
         request_id=claim.job.request_id or "",
+        memory_bytes=memory_bytes,
     )
 
 

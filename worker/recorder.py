@@ -4,12 +4,15 @@ Knows the store, no process and no SQL. Invariant: each fact is one transaction 
 so what a worker that has lost its lease records changes nothing.
 """
 
+import logging
 from dataclasses import asdict
 
 from app.store import claims
 from app.store.claims import Claim
 from app.store.database import Database
 from worker.events import Evaluated, Event, Finished, Progress, Sampled, Saved, Setback, Started, Ticked
+
+log = logging.getLogger(__name__)
 
 
 class Recorder:
@@ -30,6 +33,13 @@ class Recorder:
         match event:
             case Started():
                 self._started = event
+                if len(event.machines) > 1:
+                    log.warning(
+                        "job %s: on its %d. kind of machine: %s",
+                        self._claim.job.id,
+                        len(event.machines),
+                        event.machines[-1],
+                    )
                 claims.drop_after(self._database, self._claim, event.step)
                 claims.record_started(self._database, self._claim, asdict(event))
             case Progress():

@@ -1,8 +1,9 @@
 """Training as a generator of events: says what became true, step by step.
 
 Knows no database, no queue and no clock policy. Invariants: what happens at a step depends on the configuration, the
-corpus, the seed and the recorded plan; a training that goes on from a resume point is, on the same machine and thread
-count, the uninterrupted one to the bit. Evaluating, sampling and saving change nothing that training computes with.
+corpus, the seed and the recorded plan; a training that goes on from a resume point is, on the same kind of machine and
+with as many threads, the uninterrupted one to the bit, and says where it is not. Evaluating, sampling and saving change
+nothing that training computes with.
 """
 
 import hashlib
@@ -22,6 +23,7 @@ from worker.course import Course
 from worker.evaluation import Validation, sample_text
 from worker.events import Evaluated, Event, Finished, FinishReason, Progress, Sampled, Saved, Setback, Started, Ticked
 from worker.learner import Diverged, Learner, Update
+from worker.machine_kind import machine_kind
 from worker.memory import peak_memory_bytes
 from worker.pace import Pace
 from worker.recipe import Plan, Recipe, guess_evaluation_steps, most_validation_characters
@@ -96,6 +98,7 @@ class _Run:
         self._characters = 0
         self._pace = Pace(clock, evaluation_steps)
         self._from_checkpoint: str | None = None  # its SHA-256
+        self._machines = [machine_kind(device)]
 
     def begin_with(self, checkpoint: bytes) -> None:
         """Take the weights of a checkpoint file for the initial ones. Raises ValueError if it is of another network."""
@@ -247,6 +250,8 @@ class _Run:
             device=self._device,
             precision=self._learner.precision,
             setbacks=self._course.setbacks,
+            threads=torch.get_num_threads(),
+            machines=tuple(self._machines),
         )
 
     def _sampled(self) -> Sampled:
@@ -282,6 +287,7 @@ class _Run:
             "plan": self._plan.as_dict(),
             "pace": pace,
             "threads": torch.get_num_threads(),
+            "machines": self._machines,
         }
 
     def restore(self, point: ResumePoint) -> None:
@@ -290,6 +296,8 @@ class _Run:
             point.check_identity(self._identity())
             self._put_back(point)
             self._pace.restore(*point.values["pace"])
+            before = list(point.values.get("machines", []))  # older resume points do not say
+            self._machines = before if before[-1:] == self._machines else before + self._machines
             # With another number, as on a machine that may use fewer cores now, sums would be rounded otherwise.
             torch.set_num_threads(point.values.get("threads", torch.get_num_threads()))
         except (KeyError, TypeError, RuntimeError) as error:

@@ -15,15 +15,15 @@ LOCK_NAME = "lock"
 
 
 @contextlib.contextmanager
-def attempt_folder(parent: Path) -> Iterator[Path]:
-    """A new folder inside `parent`, removed on leaving."""
+def attempt_folder(parent: Path, name: str | None = None) -> Iterator[Path]:
+    """A new folder `attempt-NAME` inside `parent`, removed on leaving. OSError if somebody has one of that name."""
     parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="new-", dir=parent))
     try:
         with (folder / LOCK_NAME).open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             # Only now does it have the name that is swept; the lock goes with it.
-            folder = folder.rename(parent / folder.name.replace("new-", "attempt-", 1))
+            folder = folder.rename(parent / f"attempt-{name or folder.name.removeprefix('new-')}")
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -6,6 +6,7 @@ is not valid any more.
 """
 
 import asyncio
+import contextlib
 import csv
 import io
 from collections.abc import AsyncIterator
@@ -27,7 +28,7 @@ from app.routes.guarded import GuardedRoute
 from app.schemas import Digits
 from app.store import events, jobs
 from app.store.database import Database
-from app.store.errors import NotFound
+from app.store.errors import DatabaseBusy, DatabaseUnreachable, NotFound
 from app.store.events import Event
 from app.store.job_rows import Job
 from app.store.job_state import FINISHED
@@ -35,8 +36,8 @@ from app.store.metrics import MetricRow, read_metrics
 
 router = APIRouter(tags=["jobs"], route_class=GuardedRoute)
 
-POLL_SECONDS = 0.5
-"""How late an event may be; a look costs about a millisecond of one thread."""
+LOOK_ANYWAY_SECONDS = 5.0
+"""Between two looks at a job that has no news: its API key may have come to its end."""
 BATCH = 100
 FORMATS = {"json": "application/json", "csv": "text/csv"}
 """What numbers can be had as."""
@@ -107,16 +108,24 @@ async def follow_job(
     """
     stopping: asyncio.Event = request.app.state.stopping
     seen = last_event_id or 0
-    while not (stopping.is_set() or await request.state.is_stranger()):
-        news, finished = await run_in_threadpool(_news, database, job.id, seen)
-        for event in news:
-            yield ServerSentEvent(event=event.type, id=str(event.id), data=_data(event))
-            seen = event.id
-        if len(news) == BATCH:
-            continue
-        if finished:
-            return
-        await _pause(stopping)
+    with request.app.state.job_news.of(database, job.id) as changed:
+        while not stopping.is_set():
+            changed.clear()  # before it is looked: what comes later wakes us again
+            try:
+                if await request.state.is_refused():
+                    return
+                news, finished = await run_in_threadpool(_news, database, job.id, seen)
+            except (DatabaseBusy, DatabaseUnreachable):  # it passes, and the follower has missed nothing
+                news, finished = [], False
+            for event in news:
+                yield ServerSentEvent(event=event.type, id=str(event.id), data=_data(event))
+                seen = event.id
+            if len(news) == BATCH:
+                continue
+            if finished:
+                return
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(changed.wait(), LOOK_ANYWAY_SECONDS)
 
 
 def _news(database: Database, job_id: str, after: int) -> tuple[list[Event], bool]:
@@ -130,14 +139,6 @@ def _news(database: Database, job_id: str, after: int) -> tuple[list[Event], boo
 
 def _data(event: Event) -> dict[str, Any]:
     return event.data | {"created_at": event.created_at}
-
-
-async def _pause(stopping: asyncio.Event) -> None:
-    """Until the next look, or until the service stops."""
-    try:
-        await asyncio.wait_for(stopping.wait(), POLL_SECONDS)
-    except TimeoutError:
-        return
 
 
 def _compared(

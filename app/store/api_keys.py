@@ -17,8 +17,10 @@ from sqlalchemy import Row, Select, insert, select, update
 
 from app.store.database import Database
 from app.store.errors import Conflict, NotFound
+from app.store.holding import Lock, take
 from app.store.key_text import LOOKUP_BYTES, SECRET_BYTES, KeyText
 from app.store.names import check_name, is_id, new_id
+from app.store.notices import tell
 from app.store.rows import record
 from app.store.schema import api_keys
 
@@ -79,6 +81,7 @@ def create_key(
         "expires_at": None if lifetime is None else now + lifetime,
     }
     with database.write() as connection:
+        take(connection, Lock.KEYS)
         if connection.execute(_unrevoked(name)).first() is not None:
             raise Conflict(f"there is a key {name!r} already; revoke it, or take another name")
         connection.execute(insert(api_keys).values(row))
@@ -96,12 +99,14 @@ def list_keys(database: Database) -> list[ApiKey]:
 def revoke_key(database: Database, key: str) -> ApiKey:
     """The key of an id, or the unrevoked one of a name, which opens nothing any more. Raises NotFound; Conflict."""
     with database.write() as connection:
+        take(connection, Lock.KEYS)
         query = select(api_keys).where(api_keys.c.id == key) if is_id(key) else _unrevoked(key)
         row = connection.execute(query).first()
         if row is None:
             raise NotFound("key", key)
         if row.revoked_at is not None:
             raise Conflict(f"{key} is revoked already")
+        tell(connection, None)  # who follows a job with it follows no more
         revoked = update(api_keys).where(api_keys.c.id == row.id).values(revoked_at=database.now())
         return key_of(connection.execute(revoked.returning(api_keys)).one())
 

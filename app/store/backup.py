@@ -12,7 +12,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from app.store.database import let_others_write, named_errors
+from app.store.database import let_others_write
+from app.store.driver_errors import named_errors
 from app.store.errors import BackupRefused, DatabaseUnusable
 from app.store.part_file import BESIDE, PartFile, beside, part_file
 from app.store.sqlite_engine import newest_sqlite

@@ -17,6 +17,7 @@ from sqlalchemy import ColumnElement, Connection, Row, delete, insert, select, u
 from app.fault_points import fault_point
 from app.store.database import Database, let_others_write
 from app.store.errors import Corrupted, NotFound, StoreError
+from app.store.holding import held_row
 from app.store.names import new_id
 from app.store.schema import CHUNK_BYTES, blob_chunks, blobs
 
@@ -153,8 +154,6 @@ def remove_blob(database: Database, blob_id: str) -> None:
         while _delete_chunks(database, blob_id):
             fault_point("blob.chunks_removed")
             let_others_write()
-        with database.write() as connection:
-            connection.execute(delete(blobs).where(blobs.c.id == blob_id))
         fault_point("blob.removed")
 
 
@@ -182,11 +181,20 @@ def best_effort() -> Iterator[None]:
         logger.warning("bytes that no row names stay for the sweep: %s", error)
 
 
-def _delete_chunks(database: Database, blob_id: str) -> int:
-    of_blob = blob_chunks.c.blob_id == blob_id
+def _delete_chunks(database: Database, blob_id: str) -> bool:
+    """Whether some chunks were removed, and there may be more; with none left the blob itself goes.
+
+    Several may remove the same blob at once, as sweeps of several processes do: each step is one's alone.
+    """
+    this, of_blob = blobs.c.id == blob_id, blob_chunks.c.blob_id == blob_id
     some = select(blob_chunks.c.chunk_index).where(of_blob).limit(CHUNKS_PER_DELETE)
     with database.write() as connection:
-        return connection.execute(delete(blob_chunks).where(of_blob, blob_chunks.c.chunk_index.in_(some))).rowcount
+        if connection.execute(held_row(select(blobs.c.id).where(this), "to change", blobs)).first() is None:
+            return False
+        removed = connection.execute(delete(blob_chunks).where(of_blob, blob_chunks.c.chunk_index.in_(some))).rowcount
+        if not removed:
+            connection.execute(delete(blobs).where(this))
+        return removed > 0
 
 
 def remove_dropped(database: Database, older_than: timedelta = READ_GRACE) -> int:

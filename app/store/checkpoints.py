@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Select, delete, insert, select
 
 from app.store.blobs import Blob, drop, keep
 from app.store.database import Database
+from app.store.holding import held_row
 from app.store.metrics import finite
 from app.store.names import new_id
 from app.store.rows import record
@@ -58,6 +59,7 @@ def insert_checkpoint(
     None, and the new one is not kept, when the old one of the step is the model's best and the new one does worse, or
     an unfinished job starts from the old one.
     """
+    hold_model(connection, model_id)
     of_step, val_loss = (checkpoints.c.model_id == model_id) & (checkpoints.c.step == step), finite(val_loss)
     old = connection.execute(select(checkpoints).where(of_step)).first()
     if old is not None and (_is_pinned(connection, old.id) or (old.best and _is_lower(old.val_loss, val_loss))):
@@ -79,6 +81,14 @@ def insert_checkpoint(
     connection.execute(insert(checkpoints).values(values))
     _mark_best(connection, model_id)
     return record(Checkpoint, connection.execute(select(checkpoints).where(checkpoints.c.id == values["id"])).one())
+
+
+def hold_model(connection: Connection, model_id: str) -> None:
+    """Its checkpoints are this transaction's to change until its end, and so is what its job tells of them."""
+    of_model = models.c.id == model_id
+    job = select(jobs.c.id).where(jobs.c.id == select(models.c.job_id).where(of_model).scalar_subquery())
+    connection.execute(held_row(job, "to change", jobs))
+    connection.execute(held_row(select(models.c.id).where(of_model), "to change", models))
 
 
 def _is_pinned(connection: Connection, checkpoint_id: str) -> bool:
@@ -125,10 +135,13 @@ def pinning_job(*conditions: ColumnElement[bool]) -> Select[tuple[str]]:
 
 def mark_corrupted(connection: Connection, checkpoint_id: str) -> None:
     """The checkpoint is known to be damaged; the next best takes its place."""
-    damaged = update(checkpoints).where(checkpoints.c.id == checkpoint_id).values(corrupted=True, best=False)
-    model_id = connection.execute(damaged.returning(checkpoints.c.model_id)).scalar()
-    if model_id is not None:
-        _mark_best(connection, model_id)
+    this = checkpoints.c.id == checkpoint_id
+    model_id = connection.execute(select(checkpoints.c.model_id).where(this)).scalar()
+    if model_id is None:
+        return
+    hold_model(connection, model_id)
+    connection.execute(update(checkpoints).where(this).values(corrupted=True, best=False))
+    _mark_best(connection, model_id)
 
 
 def _delete(database: Database, connection: Connection, condition: ColumnElement[bool]) -> None:

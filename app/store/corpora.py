@@ -14,6 +14,7 @@ from app.fault_points import fault_point
 from app.store.blobs import Blob, clean_up, discard_blob, drop, keep, read_blob, write_blob
 from app.store.database import Database, insert_unless_there
 from app.store.errors import Conflict, NotFound
+from app.store.holding import Hold, Lock, held_row, take
 from app.store.names import check_name, is_id, is_name, new_id
 from app.store.pages import Page, read_page
 from app.store.rows import record
@@ -81,12 +82,18 @@ def _name_blob(database: Database, blob: Blob, check: TextCheck, name: str) -> C
         "blob_id": blob.id,
     }
     with database.write() as connection:
-        if insert_unless_there(connection, corpora, "sha256", **values):
-            keep(connection, blob)
-            of_text = {"corpus_id": values["id"], "normalization": "none", "characters": check.different.in_order()}
-            connection.execute(insert(vocabularies).values(of_text))
+        take(connection, Lock.CORPORA)  # they are seen in the order of their numbers, which pages go by
+        # Under PostgreSQL the one that is there already may be deleted before it is read: then the insert succeeds.
+        while True:
+            if insert_unless_there(connection, corpora, "sha256", **values):
+                keep(connection, blob)
+                of_text = {"corpus_id": values["id"], "normalization": "none", "characters": check.different.in_order()}
+                connection.execute(insert(vocabularies).values(of_text))
+            row = connection.execute(select(corpora).where(corpora.c.sha256 == blob.sha256)).first()
+            if row is not None:
+                break
         fault_point("corpus.naming")
-        return record(Corpus, connection.execute(select(corpora).where(corpora.c.sha256 == blob.sha256)).one())
+        return record(Corpus, row)
 
 
 def get_corpus(database: Database, key: str) -> Corpus:
@@ -95,13 +102,13 @@ def get_corpus(database: Database, key: str) -> Corpus:
         return find_corpus(connection, key)
 
 
-def find_corpus(connection: Connection, key: str) -> Corpus:
-    """As `get_corpus`, within a transaction."""
+def find_corpus(connection: Connection, key: str, *, hold: Hold | None = None) -> Corpus:
+    """As `get_corpus`, within a transaction, until whose end the row is held if that is wanted."""
     row = None
     if is_id(key) or is_name(key):
         wanted: ColumnElement[bool] = corpora.c.id == key if is_id(key) else corpora.c.name == key
         query = select(corpora).where(wanted).order_by(corpora.c.sequence.desc()).limit(1)
-        row = connection.execute(query).first()
+        row = connection.execute(held_row(query, hold, corpora)).first()
     if row is None:
         raise NotFound("corpus", key)
     return record(Corpus, row)
@@ -121,7 +128,7 @@ def list_corpora(
 def delete_corpus(database: Database, key: str) -> None:
     """Gone, and its space given back. Raises NotFound; Conflict when a queued, running or paused job needs it."""
     with database.write() as connection:
-        corpus = find_corpus(connection, key)
+        corpus = find_corpus(connection, key, hold="to change")
         needing = select(jobs.c.id, jobs.c.status).where(jobs.c.corpus_id == corpus.id, jobs.c.status.in_(LIVE))
         job = connection.execute(needing.limit(1)).first()
         if job is not None:

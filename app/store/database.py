@@ -1,8 +1,10 @@
-"""The two kinds of transaction on the database, and what it raises, by name.
+"""The two kinds of transaction on the database.
 
-Knows no tables. What differs between SQLite and PostgreSQL lives here, in opening.py and in sqlite_engine.py.
-Invariants: every writing transaction holds the write lock from its first statement on (a read that turns into a write
-fails at once under SQLite, whatever the timeout), and a reading one cannot write.
+Knows no tables. What differs between SQLite and PostgreSQL lives here, in opening.py, driver_errors.py, holding.py,
+notices.py, sqlite_engine.py and postgres_engine.py. Invariants: a reading transaction sees one moment and cannot write.
+Under SQLite every writing one holds the write lock from its first statement on (a read that turns into a write fails at
+once, whatever the timeout), so it is alone. Under PostgreSQL many write at once: whoever decides on a row holds it
+first (holding.py).
 """
 
 import json
@@ -13,26 +15,25 @@ from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
-from sqlalchemy import Connection, Engine, ExceptionContext, Table, create_engine, event
+from sqlalchemy import (
+    Connection,
+    Engine,
+    Table,
+    create_engine,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import DatabaseError, DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from app.fault_points import fault_point
-from app.store import room
-from app.store.errors import DatabaseBusy, DatabaseFailed, DiskFull, StoreError
-
-BUSY_SECONDS = 15
-"""How long a writer waits for another: longer than a lease (13 s), so that a wait costs no job."""
+from app.store.driver_errors import BUSY_SECONDS, damage_told, name_as_told, named_errors
+from app.store.holding import Lock, take
 
 LOG_BYTES = 64 * 1024 * 1024
 """The write-ahead log is cut to so many bytes when it begins anew."""
 LOG_WAIT_MILLISECONDS = 500
 """For readers to end before the log is cut: so long nobody can write."""
-
-DAMAGED = "it is damaged: text in it is not UTF-8"
 
 VACUUM_PAGES = 1024
 """Pages given back per transaction: 4 MiB, some tens of milliseconds of the write lock."""
@@ -48,8 +49,11 @@ class Database:
 
     def __init__(self, engine: Engine, clock: Callable[[], datetime] = utc_now) -> None:
         self._engine = engine
+        self._readers = engine
+        if engine.dialect.name == "postgresql":
+            self._readers = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         self._clock = clock
-        self._counting: list[Any] = []
+        self._counting: WeakSet[Commits] = WeakSet()
         self.dialect = engine.dialect.name
         self._file = Path(engine.url.database or "") if self.dialect == "sqlite" else None
 
@@ -61,12 +65,12 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """One consistent view. Keep it short: a long one keeps the write-ahead log from shrinking."""
-        with self._named_errors(), self._engine.connect() as connection, connection.begin():
+        with self._named_errors(), self._readers.connect() as connection, connection.begin():
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """A transaction that may write, alone; committed at the end, rolled back by any exception. Keep it short."""
+        """A transaction that may write; committed at the end, rolled back by any exception. Keep it short."""
         with (
             self._named_errors(),
             self._engine.connect().execution_options(writes=True) as connection,
@@ -78,8 +82,7 @@ class Database:
     def migrating(self) -> Iterator[Connection]:
         """A writing transaction that no second process enters to change tables."""
         with self.write() as connection:
-            if self.dialect == "postgresql":  # where writing transactions are not alone
-                connection.exec_driver_sql("SELECT pg_advisory_xact_lock(20480)")
+            take(connection, Lock.SCHEMA, seconds=BUSY_SECONDS)
             yield connection
 
     def give_back_space(self) -> None:
@@ -139,13 +142,27 @@ class Database:
             pooled.detach()
             assert connection is not None
             connection.execute("PRAGMA busy_timeout=0")
-        self._counting.append(connection)
-        return Commits(connection, self._engine.dialect.loaded_dbapi)
+        commits = Commits(connection, self._engine.dialect.loaded_dbapi)
+        self._counting.add(commits)
+        return commits
+
+    @contextmanager
+    def lasting_connection(self) -> Iterator[Any]:
+        """A connection of PostgreSQL's driver for whoever listens for long: it is none of the pool's, and each of its
+        statements is a transaction."""
+        with self._driver_errors():
+            pooled = self._engine.raw_connection()
+            connection = pooled.driver_connection
+            pooled.detach()
+            assert connection is not None
+            with closing(connection):
+                connection.autocommit = True
+                yield connection
 
     def close(self) -> None:
         """All connections are closed."""
-        for connection in self._counting:
-            connection.close()
+        for commits in self._counting:
+            commits.close()
         self._engine.dispose()
 
     @contextmanager
@@ -158,21 +175,6 @@ class Database:
     def _named_errors(self) -> Iterator[None]:
         with named_errors(self._engine.dialect.loaded_dbapi, self._file):
             yield
-
-
-@contextmanager
-def named_errors(driver: Any, file: Path | None = None) -> Iterator[None]:
-    """Whatever the database does to us is a StoreError; what we do wrong (SQL, constraints) stays what it is.
-
-    `file` is SQLite's, where what could not be written may be for want of room.
-    """
-    try:
-        yield
-    except (DBAPIError, PoolTimeout, driver.Error) as error:  # the driver's own: cursors used directly
-        cause = error.orig if isinstance(error, DBAPIError) else error
-        if isinstance(cause, (driver.IntegrityError, driver.ProgrammingError)):
-            raise
-        raise _named(str(cause), file) from error
 
 
 class Commits:
@@ -189,6 +191,10 @@ class Commits:
             return int(self._connection.execute("PRAGMA data_version").fetchall()[0][0])
         except self._driver.Error:  # locked, damaged or closed: whoever looks for himself gets the error's name
             return None
+
+    def close(self) -> None:
+        """It tells nothing more."""
+        self._connection.close()
 
 
 def let_others_write() -> None:
@@ -217,39 +223,9 @@ def new_engine(url: URL, **options: Any) -> Engine:
     given does not get into the log with its error: it may be a piece of a text.
     """
     held = {} if "poolclass" in options else {"pool_size": 8, "max_overflow": 56, "pool_timeout": BUSY_SECONDS}
-    engine = create_engine(url, json_serializer=_json, hide_parameters=True, **held, **options)
-
-    @event.listens_for(engine, "handle_error")
-    def name_damage(context: ExceptionContext) -> DatabaseError | None:
-        is_damage = context.dialect.name == "sqlite" and isinstance(context.original_exception, UnicodeDecodeError)
-        if not is_damage:
-            return None
-        damage = context.dialect.loaded_dbapi.DatabaseError(DAMAGED)
-        return DatabaseError(context.statement, None, damage, hide_parameters=True)
-
+    engine = create_engine(url, json_serializer=_json, hide_parameters=True, **(held | options))
+    name_as_told(engine)
     return engine
-
-
-@contextmanager
-def damage_told(driver: Any) -> Iterator[None]:
-    """Around calls of SQLite's driver: its DatabaseError for text that is not UTF-8.
-
-    SQLite quotes what it cannot make sense of, and the driver then fails over the error's own message. Not around code
-    of ours, whose errors of the kind are faults.
-    """
-    try:
-        yield
-    except UnicodeDecodeError as error:
-        raise driver.DatabaseError(DAMAGED) from error
-
-
-def _named(message: str, file: Path | None) -> StoreError:
-    """What went wrong, by the name that tells a caller what to do about it."""
-    if "database is locked" in message:
-        return DatabaseBusy(BUSY_SECONDS)
-    if "disk is full" in message or ("disk I/O error" in message and file is not None and room.is_lacking(file)):
-        return DiskFull()
-    return DatabaseFailed(message)
 
 
 def _json(value: object) -> str:

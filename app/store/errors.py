@@ -1,7 +1,7 @@
 """What can go wrong in the store, by name.
 
 Knows no SQL and no HTTP; the service maps these to statuses in one table. Invariant: whoever raises one of these has
-changed nothing that a reader can see.
+changed nothing that a reader can see; DatabaseUnreachable alone leaves that open.
 """
 
 
@@ -72,8 +72,15 @@ class DatabaseBusy(StoreError):
         super().__init__(f"the database was busy for {seconds:g} seconds")
 
 
+class DatabaseUnreachable(StoreError):
+    """The server of the database does not answer, or has broken off: it is being started anew, say. Try again.
+
+    What was being committed just then may have been: whoever writes it again must mind that.
+    """
+
+
 class DatabaseFailed(StoreError):
-    """The database did not do what it should: an error of the disk, a damaged file, a lost connection, none free.
+    """The database did not do what it should: an error of the disk, a damaged file, no connection free.
 
     Whether trying again helps is not known; a transaction that this broke off has changed nothing.
     """
@@ -96,3 +103,7 @@ class Damaged(StoreError):
 
 class BackupRefused(StoreError):
     """A backup cannot be made, or restored, as things are; the message says why, and what to do."""
+
+
+class NotMoved(StoreError):
+    """A database was not moved to another, which is as it was; the message says why, and what to do."""

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, insert, select
 
 from app.store.database import Database
+from app.store.notices import tell
 from app.store.rows import record
 from app.store.schema import events
 
@@ -47,3 +48,4 @@ def events_before(database: Database, job_id: str, before_id: int | None = None,
 def append_event(connection: Connection, now: datetime, job_id: str, type_: str, data: dict[str, Any]) -> None:
     """The event is part of the caller's transaction."""
     connection.execute(insert(events).values(job_id=job_id, type=type_, data=data, created_at=now))
+    tell(connection, job_id)

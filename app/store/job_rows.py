@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Select, case, func, select, up
 
 from app.store.errors import NotFound
 from app.store.events import append_event
+from app.store.holding import Hold, held_row
 from app.store.job_state import FINISHED, JobStatus, sources_of
 from app.store.names import is_id, is_name
 from app.store.queue import place_of
@@ -77,11 +78,16 @@ def read_job(connection: Connection, job_id: str) -> Job:
     return record(Job, row)
 
 
-def find_job(connection: Connection, key: str) -> Job:
-    """The job of an id, or the newest of a name, as it stands in this transaction. Raises NotFound."""
-    if not is_name(key):
-        return read_job(connection, key)
-    row = connection.execute(select_jobs().where(jobs.c.name == key).order_by(jobs.c.sequence.desc()).limit(1)).first()
+def find_job(connection: Connection, key: str, *, hold: Hold | None = None) -> Job:
+    """The job of an id, or the newest of a name, as it stands in this transaction; held if that is wanted.
+
+    Raises NotFound.
+    """
+    row = None
+    if is_id(key) or is_name(key):
+        wanted = jobs.c.id == key if is_id(key) else jobs.c.name == key
+        query = select_jobs().where(wanted).order_by(jobs.c.sequence.desc()).limit(1)
+        row = connection.execute(held_row(query, hold, jobs)).first()
     if row is None:
         raise NotFound("job", key)
     return record(Job, row)

@@ -15,11 +15,13 @@ from app.fault_points import fault_point
 from app.store.blobs import clean_up, drop
 from app.store.corpora import Corpus, find_corpus
 from app.store.database import Database
-from app.store.errors import Conflict
+from app.store.errors import Conflict, NotFound
 from app.store.events import append_event
+from app.store.holding import Lock, take
 from app.store.job_rows import Job, find_job, move, read_job, select_jobs
 from app.store.job_state import JobStatus
 from app.store.names import check_name, new_id
+from app.store.notices import tell
 from app.store.pages import Page, read_page
 from app.store.queue import check_room
 from app.store.schema import idempotency_keys, jobs
@@ -80,10 +82,11 @@ def enqueue_planned(
     `request_id` is what the logs call the request.
     """
     with database.write() as connection:
+        take(connection, Lock.QUEUE)  # how many wait, and which idempotency keys came before, is decided one by one
         first = _first_of_key(connection, idempotency, key_id)
         if first is not None:
             return first, False
-        corpus = find_corpus(connection, corpus_key)
+        corpus = find_corpus(connection, corpus_key, hold="as it is")
         order = plan(corpus)
         check_name(order.name)
         check_room(connection, queue_limit, key_id)
@@ -123,7 +126,10 @@ def _first_of_key(connection: Connection, idempotency: tuple[str, str] | None, k
         return None
     if known.request_sha256 != request_sha256:
         raise Conflict("this idempotency key came with another request before")
-    return read_job(connection, known.job_id)
+    try:
+        return read_job(connection, known.job_id)
+    except NotFound:  # deleted between the two looks, its keys with it
+        return None
 
 
 def _insert(
@@ -137,7 +143,7 @@ def _insert(
     job_id, now = new_id("job"), database.now()
     start: dict[str, Any] = {}
     if from_checkpoint is not None:
-        model, checkpoint = find_checkpoint_in(connection, from_checkpoint)
+        model, checkpoint = find_checkpoint_in(connection, from_checkpoint, hold="as it is")
         start = {"from_checkpoint": f"{model.id}@{checkpoint.step}", "from_checkpoint_id": checkpoint.id}
     fresh = {
         "id": job_id,
@@ -174,6 +180,8 @@ def list_jobs(
 
     With `metadata` those that have all of these entries; with none of them (but not None) those that have none at all.
     """
+    if any("\0" in word for entry in (metadata or {}).items() for word in entry):
+        return Page([], None)  # no job has it, and not every database can be asked
     query = select_jobs() if status is None else select_jobs().where(jobs.c.status == status.value)
     if metadata is not None and not metadata:
         query = query.where(jobs.c.metadata.is_(None))
@@ -186,7 +194,7 @@ def list_jobs(
 def cancel_job(database: Database, key: str) -> Job:
     """Cancelled at once, or `cancel_requested` of a running job. Raises NotFound; Conflict when it is finished."""
     with database.write() as connection:
-        job = find_job(connection, key)
+        job = find_job(connection, key, hold="to change")
         if job.status is JobStatus.RUNNING:
             _ask(connection, job, cancel_requested=True)
         else:
@@ -200,7 +208,7 @@ def pause_job(database: Database, key: str) -> Job:
     Raises NotFound; Conflict when it is paused, finished or being cancelled.
     """
     with database.write() as connection:
-        job = find_job(connection, key)
+        job = find_job(connection, key, hold="to change")
         if job.cancel_requested:
             raise Conflict(f"cannot pause {job.id}: it is being cancelled")
         if job.status is JobStatus.RUNNING:
@@ -213,7 +221,8 @@ def pause_job(database: Database, key: str) -> Job:
 def resume_job(database: Database, key: str, queue_limit: int = 1000) -> Job:
     """Queued again, at its old place. Raises NotFound; Conflict when it is not paused (yet); QueueFull."""
     with database.write() as connection:
-        job = find_job(connection, key)
+        take(connection, Lock.QUEUE)
+        job = find_job(connection, key, hold="to change")
         if job.status is JobStatus.RUNNING:  # queued may follow on running too, but not at a person's word
             raise Conflict(f"cannot resume {job.id}: it is {'being paused' if job.pause_requested else 'running'}")
         if job.status is JobStatus.PAUSED:  # or pausing would be a way around the limits
@@ -236,13 +245,14 @@ def _move(database: Database, connection: Connection, job: Job, target: JobStatu
 def delete_job(database: Database, key: str) -> None:
     """Gone with its events, metrics and resume point; its model stays. Raises NotFound; Conflict while it runs."""
     with database.write() as connection:
-        job = find_job(connection, key)
+        job = find_job(connection, key, hold="to change")
         if job.status is JobStatus.RUNNING:
             raise Conflict(f"cannot delete {job.id}: it is running, cancel it first")
         gone = delete(jobs).where(jobs.c.id == job.id).returning(jobs.c.resume_blob_id)
         blob_id = connection.execute(gone).scalar_one()
         if blob_id is not None:
             drop(database, connection, [blob_id])
+        tell(connection, job.id)
         fault_point("job.deleting")
     fault_point("job.deleted")
     clean_up(database, [] if blob_id is None else [blob_id])

@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 from sqlalchemy import Connection, Select, Table, select
 
 from app.store.errors import InvalidCursor
+from app.store.names import is_id
 from app.store.rows import record
 
 T = TypeVar("T")
@@ -44,7 +45,7 @@ def read_page(
 
 def _place(connection: Connection, table: Table, after: str) -> int:
     place = None
-    if after.isascii():  # what cannot be an id need not be asked for; not every string can be asked for
+    if is_id(after):  # not every string can be asked for
         place = connection.execute(select(table.c.sequence).where(table.c.id == after)).scalar()
     if place is None:
         raise InvalidCursor(after)

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from app.store.api_keys import ApiKey, list_keys
-from app.store.database import damage_told
+from app.store.driver_errors import damage_told
 from app.store.errors import BackupRefused, DatabaseFailed, DatabaseUnusable
 from app.store.opening import open_database
 from app.store.part_file import BESIDE, PartFile, beside, part_file, sync_folder
 from app.store.sqlite_engine import newest_sqlite
-from app.store.sqlite_files import connect_to_file, look_at, sqlite_file
+from app.store.sqlite_files import connect_to_file, look_at, processes_with, sqlite_file
 from app.store.verification import Contents, check_ours, verify
 
 FIRST_WITH_KEYS = "0006"
@@ -165,20 +165,8 @@ def _lock(connection: Any, path: Path) -> bool:
 
 
 def _check_unused(path: Path) -> None:
-    if holders := _holders(path):
-        raise BackupRefused(f"{path} is in use by process {', '.join(map(str, holders))}: {STOP}")
-
-
-def _holders(path: Path) -> list[int]:
-    """The processes that have the file open, as far as /proc shows them."""
-    if not path.exists():
-        return []
-    wanted, found = path.stat(), set()
-    for link in Path("/proc").glob("[0-9]*/fd/*"):
-        with suppress(OSError):  # it has ended, or is another user's
-            if os.path.samestat(link.stat(), wanted):
-                found.add(int(link.parts[2]))
-    return sorted(found - {os.getpid()})
+    if processes := processes_with(path):
+        raise BackupRefused(f"{path} is in use by process {', '.join(map(str, processes))}: {STOP}")
 
 
 @contextmanager

@@ -14,7 +14,8 @@ from sqlalchemy import Connection, Engine, NullPool, event
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DatabaseError
 
-from app.store.database import BUSY_SECONDS, LOG_BYTES, damage_told, new_engine
+from app.store.database import LOG_BYTES, new_engine
+from app.store.driver_errors import BUSY_SECONDS, damage_told
 from app.store.errors import DatabaseUnusable
 from app.store.migrate import known_revision
 

@@ -4,12 +4,15 @@ Knows no tables. Invariant: database files are opened by SQLite alone. Whoever o
 drops the locks that this process holds on it.
 """
 
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import QueuePool, make_url
 
-from app.store.database import BUSY_SECONDS, Database, named_errors, new_engine
+from app.store.database import Database, new_engine
+from app.store.driver_errors import BUSY_SECONDS, named_errors
 from app.store.errors import DatabaseUnusable
 from app.store.opening import is_sqlite, parsed_url
 from app.store.sqlite_engine import begin_as_told, check_file, newest_sqlite
@@ -54,3 +57,15 @@ def look_at(path: Path, *, static: bool = False) -> Database:
     )
     begin_as_told(engine)
     return Database(engine)
+
+
+def processes_with(path: Path) -> list[int]:
+    """The processes that have the file open, as far as /proc shows them."""
+    if not path.exists():
+        return []
+    wanted, found = path.stat(), set()
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        with suppress(OSError):  # it has ended, or is another user's
+            if os.path.samestat(link.stat(), wanted):
+                found.add(int(link.parts[2]))
+    return sorted(found - {os.getpid()})

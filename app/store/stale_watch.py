@@ -14,7 +14,8 @@ from sqlalchemy import Connection, select
 
 from app.fault_points import fault_point
 from app.store.database import Database
-from app.store.errors import DatabaseBusy, DiskFull, LeaseLost, StoreError
+from app.store.errors import DatabaseBusy, DatabaseUnreachable, DiskFull, LeaseLost, StoreError
+from app.store.holding import held_row
 from app.store.job_rows import read_job
 from app.store.job_state import JobStatus
 from app.store.lease import Claim, release_in
@@ -44,18 +45,18 @@ class StaleWatch:
     def release_stale(self) -> list[str]:
         """The ids of jobs taken from workers that showed no life for a whole lease.
 
-        Raises StoreError if nobody could write: the workers' silence says nothing then, and all have a lease from there
-        on.
+        Raises StoreError if nobody could write, or we could not read (a server that is started anew): the workers'
+        silence says nothing then, and all have a lease from there on.
         """
         # Half a lease at most: a watch that was stopped itself (with the worker, say) has seen nothing meanwhile.
         passed = min(self._monotonic() - self._looked_at, self._lease_seconds / 2)
-        marks = self._marks()
-        self._looked_at = self._monotonic()
-        before, self._quiet = self._quiet, {}
-        for job_id, mark in marks.items():
-            known, seconds = before.get(job_id, (mark, -passed))
-            self._quiet[job_id] = (mark, seconds + passed if known == mark else 0.0)
         try:
+            marks = self._marks()
+            self._looked_at = self._monotonic()
+            before, self._quiet = self._quiet, {}
+            for job_id, mark in marks.items():
+                known, seconds = before.get(job_id, (mark, -passed))
+                self._quiet[job_id] = (mark, seconds + passed if known == mark else 0.0)
             if self._quiet_for(self._lease_seconds / 2):
                 # Not in `_release` alone: a lock that ends as the lease does is waited for a moment only there, and
                 # then the worker, which has waited for it all the time, must have been before us.
@@ -73,7 +74,7 @@ class StaleWatch:
         """Whether the job was taken. One that cannot be, a damaged row say, has a lease anew and hinders no other."""
         try:
             return self._release(job_id, self._quiet.pop(job_id)[0])
-        except (DatabaseBusy, DiskFull):
+        except (DatabaseBusy, DatabaseUnreachable, DiskFull):
             raise
         except Exception:
             logger.exception("%s showed no life, and cannot be taken over", job_id)
@@ -98,8 +99,8 @@ class StaleWatch:
     def _release(self, job_id: str, mark: Mark) -> bool:
         """Whether the job was taken: not when its worker has just shown life after all."""
         with self._writing() as connection:
-            now = select(jobs.c.attempt, jobs.c.heartbeat).where(jobs.c.id == job_id).with_for_update()
-            row = connection.execute(now).first()
+            now = select(jobs.c.attempt, jobs.c.heartbeat).where(jobs.c.id == job_id)
+            row = connection.execute(held_row(now, "to change", jobs)).first()
             if row is None or (row.attempt, row.heartbeat) != mark:
                 return False
             job = read_job(connection, job_id)

@@ -23,6 +23,7 @@ from app.store.checkpoints import (
 )
 from app.store.database import Database
 from app.store.errors import Conflict, Corrupted, NotFound, StoreError
+from app.store.holding import Hold, Lock, held_row, take
 from app.store.names import check_name, is_id, is_name, new_id
 from app.store.pages import Page, read_page
 from app.store.rows import record
@@ -94,19 +95,23 @@ def find_checkpoint(database: Database, reference: str) -> tuple[Model, Checkpoi
         return find_checkpoint_in(connection, reference)
 
 
-def find_checkpoint_in(connection: Connection, reference: str) -> tuple[Model, Checkpoint]:
-    """As `find_checkpoint`, within a transaction."""
+def find_checkpoint_in(connection: Connection, reference: str, *, hold: Hold | None = None) -> tuple[Model, Checkpoint]:
+    """As `find_checkpoint`, within a transaction, until whose end the model is held if that is wanted."""
     if reference.startswith("checkpoint_") and is_id(reference):
         found = connection.execute(select(checkpoints).where(checkpoints.c.id == reference)).first()
-        model_key = found.model_id if found else ""
+        if found is None:
+            raise NotFound("checkpoint", reference)
+        model = _find_model(connection, found.model_id, hold=hold)
+        found = connection.execute(select(checkpoints).where(checkpoints.c.id == reference)).first()
     else:
         model_key, at, step = reference.partition("@")
-        found = _checkpoint_of(connection, _find_model(connection, model_key).id, step if at else None)
+        model = _find_model(connection, model_key, hold=hold)
+        found = _checkpoint_of(connection, model.id, step if at else None)
     if found is None:
         raise NotFound("checkpoint", reference, HOW_TO_NAME if "@" in reference else "")
     if found.corrupted:
         raise Corrupted(found.blob_id)
-    return _find_model(connection, model_key), record(Checkpoint, found)
+    return model, record(Checkpoint, found)
 
 
 def _checkpoint_of(connection: Connection, model_id: str, step: str | None) -> Any:
@@ -122,11 +127,12 @@ def _checkpoint_of(connection: Connection, model_id: str, step: str | None) -> A
     return connection.execute(query).first()
 
 
-def _find_model(connection: Connection, key: str) -> Model:
+def _find_model(connection: Connection, key: str, *, hold: Hold | None = None) -> Model:
     row = None
     if is_id(key) or is_name(key):
         wanted: ColumnElement[bool] = models.c.id == key if is_id(key) else models.c.name == key
-        row = connection.execute(_select_models().where(wanted).order_by(models.c.sequence.desc()).limit(1)).first()
+        query = _select_models().where(wanted).order_by(models.c.sequence.desc()).limit(1)
+        row = connection.execute(held_row(query, hold, models)).first()
     if row is None:
         raise NotFound("model", key)
     return record(Model, row)
@@ -170,7 +176,7 @@ def delete_model(database: Database, key: str) -> None:
     Raises NotFound; Conflict while its job is not finished, or an unfinished job starts from one of its checkpoints.
     """
     with database.write() as connection:
-        model = _find_model(connection, key)
+        model = _find_model(connection, key, hold="to change")
         _check_unneeded(connection, model)
         of_model = select(checkpoints.c.blob_id).where(checkpoints.c.model_id == model.id)
         blob_ids = connection.execute(of_model).scalars().all()
@@ -215,6 +221,7 @@ def add_model(database: Database, blob: Blob, name: str, info: Mapping[str, Any]
 
 def insert_model(connection: Connection, now: datetime, *, name: str, info: Mapping[str, Any], **origin: Any) -> str:
     """The id of a new model without checkpoints: the caller adds the first in the same transaction."""
+    take(connection, Lock.MODELS)  # they are seen in the order of their numbers, which pages go by
     model_id = new_id("model")
     values = {key: info[key] for key in ("config", "vocabulary_size", "parameters")}
     connection.execute(insert(models).values(id=model_id, name=name, created_at=now, **values, **origin))

@@ -59,8 +59,8 @@ def verify(database: Database, name: object) -> Contents:
     try:
         with database.read() as connection:
             problems = [*_broken_pages(connection)] or [*_dangling(connection)]
-            kept = _kept(connection)
-            contents = _contents(connection, revision)
+            kept = owners_of_blobs(connection)
+            contents = contents_of(connection, revision)
         problems += [problem for blob_id, owner in kept.items() for problem in _damage(database, blob_id, owner)]
     except DatabaseFailed as error:
         raise Damaged(name, [str(error)]) from error
@@ -90,7 +90,7 @@ def _dangling(connection: Connection) -> Iterator[str]:
         yield f"row {row} of {table} names something that {parent} does not have"
 
 
-def _kept(connection: Connection) -> dict[str, str]:
+def owners_of_blobs(connection: Connection) -> dict[str, str]:
     """The blobs that rows name, and whose they are; but for those of quarantined checkpoints."""
     owners = {
         "corpus": select(corpora.c.blob_id, corpora.c.id),
@@ -108,11 +108,12 @@ def _damage(database: Database, blob_id: str, owner: str) -> Iterator[str]:
             pass
     except (Corrupted, NotFound) as error:
         with database.read() as connection:  # is it named still, or deleted meanwhile?
-            if blob_id in _kept(connection):
+            if blob_id in owners_of_blobs(connection):
                 yield f"{owner}: {error}"
 
 
-def _contents(connection: Connection, revision: str) -> Contents:
+def contents_of(connection: Connection, revision: str) -> Contents:
+    """What its tables tell; that it is whole is for the caller to know."""
     counts = {
         table.name: int(connection.execute(select(func.count()).select_from(table)).scalar_one())
         for table in (corpora, jobs, models, checkpoints)

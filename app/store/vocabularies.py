@@ -40,7 +40,7 @@ def _read(database: Database, corpus: Corpus, normalization: Normalization) -> s
     for piece in normalize_pieces(_text(database, corpus), normalization):
         different.add(piece, piece.encode())
     with database.write() as connection:
-        find_corpus(connection, corpus.id)  # it may have been deleted meanwhile
+        find_corpus(connection, corpus.id, hold="as it is")  # it may have been deleted meanwhile
         found = {"normalization": normalization, "characters": different.in_order()}
         upsert(connection, vocabularies, ("corpus_id", "normalization"), corpus_id=corpus.id, **found)
     return different.in_order()

@@ -28,6 +28,7 @@ from models.checkpoint_header import CheckpointInfo
 from models.config import ModelConfig, Normalization
 from models.rnn import CharRNN
 from models.vocabulary import Vocabulary
+from tests.databases import database_of
 
 ALPHABET = "\n abcdefghijklmnopqrstuvwxyzé日"
 DEADLINE_SECONDS = 60.0
@@ -70,7 +71,6 @@ class GeneratingService:
     loop: asyncio.AbstractEventLoop
     model: Model
     port: int
-    database_file: Path
 
     def generate(self, kind: str = "text/plain", **fields: Any) -> httpx.Response:
         return self.http.post("/generate", json={"model": "tiny"} | fields, headers={"Accept": kind})
@@ -149,7 +149,7 @@ def wait_until(true: Callable[[], bool]) -> None:
 @contextlib.contextmanager
 def generating_service(data_dir: Path, **settings: int) -> Iterator[GeneratingService]:
     """A service with the model `tiny`, until the block ends."""
-    made = Settings(data_dir=data_dir, **settings)  # type: ignore[arg-type]
+    made = Settings(data_dir=data_dir, database_url=database_of(data_dir), **settings)  # type: ignore[arg-type]
     database = open_database(made.resolved_database_url)
     model = store_model(database, "tiny", tiny_checkpoint())
     app = create_app(made, database=database)
@@ -165,9 +165,7 @@ def generating_service(data_dir: Path, **settings: int) -> Iterator[GeneratingSe
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=DEADLINE_SECONDS, trust_env=False) as http:
                 wait_until(lambda: app.state.generation.alive)
                 loop = app.state.generation.loop
-                yield GeneratingService(
-                    http, database, app.state.generation, loop, model, port, data_dir / "charsmith.db"
-                )
+                yield GeneratingService(http, database, app.state.generation, loop, model, port)
         finally:
             server.should_exit = True
             thread.join(DEADLINE_SECONDS)

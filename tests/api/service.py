@@ -3,6 +3,7 @@
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -78,6 +79,16 @@ class Service:
     def address(self) -> tuple[str, int]:
         url = self.http.base_url
         return url.host, url.port or 80
+
+    def wait_until_taken_up(self, connection: socket.socket) -> None:
+        """Until the request sent on `connection` has been read: what is still in the kernel, a stop resets."""
+        mine, deadline = connection.getsockname(), time.monotonic() + DEADLINE_SECONDS
+        while time.monotonic() < deadline:
+            for protocol in list(self.server.server_state.connections):
+                if protocol.transport.get_extra_info("peername") == mine and protocol.cycle is not None:
+                    return
+            time.sleep(0.002)
+        raise AssertionError("the request was not taken up")
 
     def upload(self, text: bytes = TEXT, name: str | None = None, file_name: str = "hamlet.txt") -> httpx.Response:
         return self.http.post("/corpora", files={"file": (file_name, text)}, data={"name": name} if name else {})

@@ -12,6 +12,7 @@ from app.store.job_state import JobStatus
 from models.config import ModelConfig, TrainingConfig
 from tests.api.generating import ALPHABET, store_model, tiny_checkpoint
 from tests.api.service import Service, assert_problem
+from tests.databases import damage
 
 TEXT = b"To be, or not to be, that is the question\n" * 20
 NEW = "T,"
@@ -124,10 +125,7 @@ def test_a_damaged_checkpoint_is_told_queues_nothing_and_is_not_used_again(stage
     model, checkpoint = trained_models.find_checkpoint(staged.database, "origin")
     damaged = bytearray(tiny_checkpoint())
     damaged[-1] ^= 1
-    with staged.database.write() as connection:
-        connection.exec_driver_sql(
-            "UPDATE blob_chunks SET data = ? WHERE blob_id = ?", (bytes(damaged), checkpoint.blob_id)
-        )
+    damage(staged.database, checkpoint.blob_id, bytes(damaged))
     problem = assert_problem(post(staged), 500)
     assert problem["code"] == "corrupted"
     assert f"{model.id}@70 was found damaged" in problem["detail"]

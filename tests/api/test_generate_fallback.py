@@ -1,7 +1,5 @@
 """Checkpoints that cannot be read: passed over for the next best one, or told as what they are."""
 
-import contextlib
-import sqlite3
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,10 +7,12 @@ import pytest
 
 from app.generation.stream import GenerationRefused, Stream
 from app.store import claims, corpora, jobs
+from app.store.blobs import read_blob
 from app.store.errors import DiskFull
 from app.store.trained_models import Checkpoint, find_checkpoint, list_checkpoints
 from tests.api.generating import GeneratingService, generating_service, tiny_checkpoint
 from tests.api.service import assert_problem
+from tests.databases import damage
 
 
 @pytest.fixture(scope="module")
@@ -40,20 +40,18 @@ def train(service: GeneratingService, name: str, *losses: float) -> None:
         )
 
 
-def damage(service: GeneratingService, checkpoint: Checkpoint) -> None:
+def flip(service: GeneratingService, checkpoint: Checkpoint) -> None:
     """Change one byte of the stored file."""
-    with contextlib.closing(sqlite3.connect(service.database_file)) as connection, connection:
-        row = connection.execute("SELECT data FROM blob_chunks WHERE blob_id = ?", (checkpoint.blob_id,)).fetchone()
-        data = bytearray(row[0])
-        data[-1] ^= 1
-        connection.execute("UPDATE blob_chunks SET data = ? WHERE blob_id = ?", (bytes(data), checkpoint.blob_id))
+    data = bytearray(b"".join(read_blob(service.database, checkpoint.blob_id)))
+    data[-1] ^= 1
+    damage(service.database, checkpoint.blob_id, bytes(data))
 
 
 def test_a_damaged_checkpoint_is_passed_over_for_the_next_best_and_for_good(service: GeneratingService) -> None:
     train(service, "poet", 1.5, 1.1, 1.3)
     _, best = find_checkpoint(service.database, "poet")
     assert best.step == 2
-    damage(service, best)
+    flip(service, best)
     for _ in range(2):  # found damaged, then known to be
         answer = service.generate(model="poet", max_characters=5)
         assert (answer.status_code, len(answer.text)) == (200, 5)
@@ -65,7 +63,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_next_best_and_for_good(serv
 def test_when_all_are_damaged_there_is_none_left(service: GeneratingService) -> None:
     train(service, "lost", 1.5, 1.1)
     for checkpoint in list_checkpoints(service.database, "lost"):
-        damage(service, checkpoint)
+        flip(service, checkpoint)
     for _ in range(2):
         assert assert_problem(service.generate(model="lost"), 404)["code"] == "checkpoint_not_found"
 
@@ -102,7 +100,7 @@ def test_what_cannot_be_written_down_is_told_all_the_same(
 
     train(service, "noted", 1.5, 1.1)
     for checkpoint in list_checkpoints(service.database, "noted"):
-        damage(service, checkpoint)
+        flip(service, checkpoint)
     with monkeypatch.context() as full:
         full.setattr("app.store.trained_models.mark_corrupted", fail)
         for answer in (service.generate(model="noted"), service.http.get("/models/noted/download")):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from app.settings import Settings
 from app.store import claims, jobs, workers
 from app.store.blobs import blob_bytes, write_blob
 from app.store.errors import DatabaseBusy, NotFound
@@ -130,7 +131,7 @@ def test_the_watch_sweeps_what_was_uploaded_and_never_named(
 ) -> None:
     monkeypatch.setattr("app.watch.SWEEP_EVERY", 3)
     now = [datetime(2030, 1, 1, tzinfo=UTC)]
-    database = open_database(f"sqlite:///{data_dir}/charsmith.db", clock=lambda: now[0])
+    database = open_database(Settings(data_dir=data_dir).resolved_database_url, clock=lambda: now[0])
     watch = Watch(database, lease_seconds=10, monotonic=clock)
     abandoned = write_blob(database, [b"half an upload"])
     watch.look()

@@ -82,6 +82,7 @@ def test_the_progress_of_a_job_holds_every_named_field(service: Service, claim: 
         "val_loss": None,
         "bits_per_character": 2.0 / math.log(2),
         "setbacks": 0,
+        "machines": [],
     }
     assert (job["best"], job["attempt"], job["status"]) == (None, 1, "running")
 
@@ -90,6 +91,11 @@ def test_the_progress_of_a_job_holds_every_named_field(service: Service, claim: 
     job = service.http.get(f"/jobs/{claim.job.id}").json()
     assert job["best"] == {"step": 2, "val_loss": 1.5}
     assert job["progress"]["bits_per_character"] == 1.5 / math.log(2)
+
+
+def test_the_kinds_of_machine_that_trained_are_told(service: Service, claim: Claim) -> None:
+    recording.record_started(service.database, claim, {"step": 0, "machines": ("old", "new")})
+    assert service.http.get(f"/jobs/{claim.job.id}").json()["progress"]["machines"] == ["old", "new"]
 
 
 def test_a_setback_is_shown_by_the_job_and_told_as_an_event(service: Service, claim: Claim) -> None:

@@ -47,6 +47,7 @@ PROGRESS = [
     "eta_seconds",
     "memory_bytes",
     "setbacks",
+    "machines",
 ]
 
 

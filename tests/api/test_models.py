@@ -24,6 +24,7 @@ from models.onnx_file import checkpoint_of_onnx
 from models.rnn import CharRNN
 from models.vocabulary import Vocabulary
 from tests.api.service import Service, assert_problem, running, walk
+from tests.databases import damage
 
 CONFIG = ModelConfig(hidden_size=4, embedding_size=2)
 
@@ -124,10 +125,7 @@ def test_a_damaged_checkpoint_is_told_in_every_format_and_not_given_out_again(
     _, checkpoint = trained_models.find_checkpoint(service.database, "hamlet")
     damaged = bytearray(trained[10])
     damaged[place] ^= 1
-    with service.database.write() as connection:
-        connection.exec_driver_sql(
-            "UPDATE blob_chunks SET data = ? WHERE blob_id = ?", (bytes(damaged), checkpoint.blob_id)
-        )
+    damage(service.database, checkpoint.blob_id, bytes(damaged))
     call = f"/models/hamlet/download?format={file_format}"
 
     assert assert_problem(service.http.get(call), 500)["code"] == "corrupted"

@@ -31,7 +31,7 @@ from tests.api.generating import (
     wait_until,
 )
 from tests.api.service import assert_problem
-from tests.api.test_generate_fallback import damage, train
+from tests.api.test_generate_fallback import flip, train
 
 LIMIT = 300_000
 LONG = "to be or not to be\n" * (LIMIT // 19)
@@ -197,7 +197,7 @@ def test_a_file_that_is_no_model_is_told_as_what_it_is(service: GeneratingServic
 
 def test_a_damaged_checkpoint_is_passed_over_for_the_next_best(service: GeneratingService) -> None:
     train(service, "poet", 1.5, 1.1, 1.3)
-    damage(service, find_checkpoint(service.database, "poet")[1])
+    flip(service, find_checkpoint(service.database, "poet")[1])
     for _ in range(2):  # found damaged, then known to be
         assert scored(service, model="poet").json()["checkpoint_step"] == 3
     assert assert_problem(scored(service, model="poet@2"), 500)["code"] == "corrupted"

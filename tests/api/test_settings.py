@@ -21,7 +21,7 @@ from app.store.opening import open_database
 ROOT = Path(__file__).parents[2]
 DOCUMENT = ROOT / "docs" / "settings.md"
 COMPOSE = ROOT / "docker-compose.yml"
-FIXED_IN_CONTAINERS = {"data_dir", "database_url", "host", "port", "allow_anonymous"}
+FIXED_IN_CONTAINERS = {"executor", "data_dir", "database_url", "host", "port", "allow_anonymous"}
 FOR_COMMANDS = {"api_key"}
 
 

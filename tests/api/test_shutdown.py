@@ -43,7 +43,7 @@ def test_an_upload_that_stands_still_is_told_when_the_service_stops(
                 connection.sendall(piece)
         else:
             connection.sendall(next(iter(endless("/corpora", PART, b"x", FORM))))
-        service.http.get("/healthz")  # the request before it has been taken up
+        service.wait_until_taken_up(connection)
         service.server.should_exit = True
         assert_told_to_come_back(*answer_of(connection))
 
@@ -53,7 +53,7 @@ def test_a_body_of_json_that_stands_still_is_told_too(data_dir: Path) -> None:
         connection.settimeout(DEADLINE_SECONDS)
         for piece in announced("/jobs", 1_000, b'{"corpus":', "application/json"):
             connection.sendall(piece)
-        service.http.get("/healthz")
+        service.wait_until_taken_up(connection)
         service.server.should_exit = True
         assert_told_to_come_back(*answer_of(connection))
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.browser.docs_page import DocsPage
-from tests.system.harness import Installation
+from tests.system.harness import Installation, serving
 
 if TYPE_CHECKING:
     from tests.browser.web_page import WebPage
@@ -46,14 +46,9 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    """A running service with a worker and nothing stored."""
-    made = Installation(tmp_path_factory.mktemp("fresh"))
-    made.start("serve")
-    try:
-        made.wait_until_ready()
+    """Shared by a module's tests."""
+    with serving(tmp_path_factory.mktemp("fresh")) as made:
         yield made
-    finally:
-        made.close()
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dic
     made = Installation(tmp_path_factory.mktemp("guarded"))
     try:
         made.start_api()
-        with closing(open_existing(f"sqlite:///{made.folder / 'data' / 'charsmith.db'}")) as database:
+        with closing(open_existing(made.database_url)) as database:
             scopes = (Scope.GENERATE, Scope.READ)
             keys = {str(scope): create_key(database, scope, frozenset({scope}))[1] for scope in scopes}
         yield made.url, keys

@@ -320,7 +320,7 @@ def test_it_asks_for_a_key_where_one_is_needed(chromium: Any, tmp_path: Path) ->
     made = Installation(tmp_path / "guarded")
     try:
         made.start_api()
-        with closing(open_existing(f"sqlite:///{made.folder / 'data' / 'charsmith.db'}")) as database:
+        with closing(open_existing(made.database_url)) as database:
             key = create_key(database, "mine", frozenset(Scope))[1]
             page = chromium.new_page(viewport=SIZE)
             shown = WebPage(page, made.url, tmp_path / "screenshots")

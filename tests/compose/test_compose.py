@@ -6,100 +6,37 @@ Where there is no engine, `CHARSMITH_TEST_ENGINE` may name a script that starts 
 import json
 import os
 import subprocess
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.compose.engine import STREAMS, Composed, run, running, step
 from tests.docs.blocks import blocks_of
-from tests.system.harness import Service, free_port, wait_for
+from tests.system.harness import wait_for
 
 pytestmark = pytest.mark.compose
 
-ROOT = Path(__file__).parents[2]
 PROJECT = "charsmith-test"
 IMAGE_BYTES = 1_500_000_000
 STEPS = 2_000
 STOP_SECONDS = 30
 BACKUP = "docker compose exec api charsmith backup"
 """How the page's commands for a backup out of the containers, and back into them, begin."""
-STREAMS = "63"
-"""A setting of ours, to be found in the containers."""
-
-
-@contextmanager
-def step(what: str) -> Iterator[None]:
-    begin = time.monotonic()
-    yield
-    print(f"{time.monotonic() - begin:7.1f} s  {what}")
-
-
-def run(*command: str, seconds: float = 1200, cwd: Path = ROOT, **environment: str) -> str:
-    done = subprocess.run(
-        command, cwd=cwd, env=os.environ | environment, capture_output=True, text=True, timeout=seconds, check=False
-    )
-    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
-    return done.stdout
-
-
-def has_engine() -> bool:
-    return subprocess.run(["docker", "info"], capture_output=True, check=False).returncode == 0
-
-
-class Composed(Service):
-    """The stack of docker-compose.yml under a project name of its own, on a free port."""
-
-    def __init__(self) -> None:
-        self.port = free_port()
-        super().__init__(f"http://127.0.0.1:{self.port}")
-
-        self.settings = {
-            "COMPOSE_PROJECT_NAME": PROJECT,
-            "COMPOSE_FILE": str(ROOT / "docker-compose.yml"),
-            "IMAGE_TAG": "test",
-            "CHARSMITH_PORT": str(self.port),
-            "CHARSMITH_MAX_STREAMS": STREAMS,
-        }
-
-    def compose(self, *arguments: str) -> str:
-        return run("docker", "compose", *arguments, **self.settings)
-
-    def inspect(self, service: str) -> dict:
-        return json.loads(run("docker", "inspect", f"{PROJECT}-{service}-1"))[0]
-
-    def logs(self) -> str:
-        return self.compose("logs", "--tail", "40")
 
 
 @pytest.fixture(scope="module")
-def stack() -> Iterator[Composed]:
-    with step("engine up"):
-        engine = os.environ.get("CHARSMITH_TEST_ENGINE", "")
-        if not has_engine() and engine:
-            run(engine, "up", BASE_WHEELS="1", ENGINE_NAT="0")
-        assert has_engine(), "no Docker engine answers"
-    with step("image built"):
-        index = f"TORCH_INDEX={os.environ.get('TORCH_INDEX', '')}"
-        run("docker", "build", "--network=host", "--build-arg", index, "--tag", "charsmith:test", ".")
-    composed = Composed()
-    try:
-        with step("up --wait"):
-            composed.compose("up", "--wait", "--no-build")
+def stack(image: str) -> Iterator[Composed]:
+    with running(Composed(PROJECT, "docker-compose.yml")) as composed:
         yield composed
-    finally:
-        composed.http.close()
-        with step("down"):
-            composed.compose("down", "--volumes", "--timeout", "30")
 
 
-def test_the_image_is_small_and_runs_as_nobody(stack: Composed) -> None:
-    image = json.loads(run("docker", "image", "inspect", "charsmith:test"))[0]
-    print(f"           image: {image['Size'] / 1e6:,.0f} MB")
-    assert image["Size"] < IMAGE_BYTES
-    assert image["Config"]["User"] == "charsmith"
-    assert image["Config"]["Healthcheck"]["Test"][:2] == ["CMD", "python"]
+def test_the_image_is_small_and_runs_as_nobody(image: str) -> None:
+    built = json.loads(run("docker", "image", "inspect", image))[0]
+    print(f"           image: {built['Size'] / 1e6:,.0f} MB")
+    assert built["Size"] < IMAGE_BYTES
+    assert built["Config"]["User"] == "charsmith"
+    assert built["Config"]["Healthcheck"]["Test"][:2] == ["CMD", "python"]
 
 
 @pytest.mark.parametrize("service", ["api", "worker"])
@@ -163,16 +100,16 @@ def test_a_backup_goes_out_of_the_containers_and_back_by_the_commands_of_the_pag
     stack.upload(text="Kept by the backup.\n" * 9, name="kept")
     backup, stop, restore, up = commands.splitlines()
     with step("backup out of the running containers"):
-        run("bash", "-c", backup, cwd=tmp_path, **stack.settings)
+        stack.as_documented(backup, tmp_path)
     assert (tmp_path / "backup.db").stat().st_size > 0
     gone = stack.upload(text="Written after the backup.\n" * 9, name="later")
     with step("stop"):
-        run("bash", "-c", stop, cwd=tmp_path, **stack.settings)
+        stack.as_documented(stop, tmp_path)
     for service in ("api", "worker"):
         assert stack.inspect(service)["State"]["ExitCode"] == 0
     with step("restore"):
-        run("bash", "-c", restore, cwd=tmp_path, **stack.settings)
+        stack.as_documented(restore, tmp_path)
     with step("up"):
-        run("bash", "-c", up.replace("up --wait", "up --wait --no-build"), cwd=tmp_path, **stack.settings)
+        stack.as_documented(up, tmp_path)
     assert stack.http.get("/corpora/kept").status_code == 200
     assert stack.http.get(f"/corpora/{gone['id']}").status_code == 404

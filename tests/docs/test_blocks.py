@@ -25,14 +25,19 @@ from tests.system.harness import SMALL, Installation
 pytestmark = pytest.mark.system
 
 COMPOSE = "tests/compose/test_compose.py::"
+COMPOSE_POSTGRES = "tests/compose/test_compose_postgres.py::"
+COMPOSE_RAY = "tests/compose/test_compose_ray.py::"
+ON_MACHINES = "needs several machines; tests/cluster/test_ray.py and test_ray_node.py start a cluster on one"
 WITH_ENGINE = "needs a Docker engine; "
 NOT_RUN = {
     "make demo": "installs everything; what it then starts: tests/system/test_demo.py::run_demo",
     "make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu": "downloads torch; else the same as `make demo`",
     "make test": "these very tests",
     "make serve": "`charsmith serve`, which the tests have started",
+    "createdb --encoding UTF8 --template template0 charsmith": "needs a server; tests/system/test_two_services.py",
+    "export CHARSMITH_DATABASE_URL=postgresql+psycopg://charsmith@127.0.0.1/charsmith": "belongs to the line before",
     "docker compose up --build --wait": WITH_ENGINE + COMPOSE + "stack",
-    "docker compose logs --follow": "never ends; without --follow " + COMPOSE + "Composed",
+    "docker compose logs --follow": "never ends; without --follow tests/compose/engine.py::Composed",
     "docker compose down": WITH_ENGINE + COMPOSE + "stack",
     "docker compose down --volumes": WITH_ENGINE + COMPOSE + "stack",
     "TORCH_INDEX=https://download.pytorch.org/whl/cu130 docker compose -f docker-compose.yml -f docker-compose.gpu.yml "
@@ -42,6 +47,15 @@ NOT_RUN = {
 RUN_ELSEWHERE = {
     "docker compose exec api charsmith backup": COMPOSE
     + "test_a_backup_goes_out_of_the_containers_and_back_by_the_commands_of_the_page",
+    ".venv/bin/charsmith migrate-database": "needs a server; tests/store/test_moving.py::"
+    "test_the_command_of_the_page_moves_a_file_to_a_server",
+    "(umask 077 && printf 'COMPOSE_FILE=docker-compose.yml:docker-compose.postgres.yml": COMPOSE_POSTGRES
+    + "test_the_commands_of_the_page_start_more_workers_and_make_a_key",
+    "(umask 077 && docker compose exec -T db pg_dump": COMPOSE_POSTGRES
+    + "test_a_backup_goes_out_of_the_database_and_back_by_the_commands_of_the_page",
+    "(umask 077 && printf 'COMPOSE_FILE=docker-compose.yml:docker-compose.ray.yml": COMPOSE_RAY
+    + "test_the_commands_of_the_page_make_a_token_and_start_it",
+    "export RAY_AUTH_MODE=token": ON_MACHINES,
     "limit_conn_zone": "tests/system/test_reverse_proxy.py::documented_nginx",
 }
 """Blocks that another test takes from the page as they stand, by how they begin."""

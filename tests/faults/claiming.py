@@ -7,6 +7,7 @@ from typing import Any
 from app.store import claims, corpora, jobs
 from app.store.job_state import JobStatus
 from app.store.opening import open_database
+from tests.databases import empty_database
 from tests.faults.mortal import barrier, queue, start_mortal
 
 LONGEST_SECONDS = 300
@@ -27,7 +28,7 @@ def claim_all(url: str, worker: str, start: Any, results: Any) -> None:
 
 def race(folder: Path, workers: int, count: int) -> int:
     """How many claims were made of so many jobs, each exactly once. Raises AssertionError."""
-    url = f"sqlite:///{folder / f'claims-{workers}.db'}"
+    url = empty_database(folder, f"claims-{workers}")
     database = open_database(url)
     corpus = corpora.add_corpus(database, [b"to be or not to be"], "hamlet").corpus
     order: dict[str, Any] = {"corpus_id": corpus.id, "model": {}, "training": {}}

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
+from app.fault_points import POINTS
 from benchmarks.figures import Report
 from tests.faults.claiming import race
 from tests.faults.lives import die_at, draw_passing, places, quick_folder, undisturbed
@@ -66,6 +67,8 @@ class Order:
     size: Size
     seed: int
     cycle: str | None
+    places: tuple[str, ...] = ()
+    """Of the siege: these alone, each as often as the size says. None: all of them."""
 
 
 def measure_lives(order: Order) -> list[Row]:
@@ -90,6 +93,8 @@ def measure_claims(order: Order) -> list[Row]:
 
 def measure_siege(order: Order) -> list[Row]:
     cycles = plan(order.seed, rounds=order.size.rounds, random_kills=order.size.random_kills)
+    if order.places:
+        cycles = [one for one in cycles if not one.place or one.place in order.places]
     if order.cycle is not None:
         cycles = [one for one in cycles if f"{one.lane}:{one.number}" == order.cycle]
         if not cycles:
@@ -202,11 +207,14 @@ def main() -> None:
     parser.add_argument("--random-kills", type=int, help="of the siege, instead of the size's number")
     parser.add_argument("--rounds", type=int, help="of the siege: how often each place kills a real program")
     parser.add_argument("--minutes", type=float, help="of the siege: no cycle begins later, and it is told how many")
+    parser.add_argument(
+        "--place", choices=POINTS, metavar="NAME", action="append", help="of the siege: this alone, or these"
+    )
     parser.add_argument("--cycle", help="of the siege run this one alone, as a failure names it: worker:17")
     parser.add_argument("--write-docs", action="store_true", help="put the table into docs/reliability.md")
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, _end_in_order)
-    order = Order(_size(given), given.seed, given.cycle)
+    order = Order(_size(given), given.seed, given.cycle, tuple(given.place or ()))
     asked = shlex.join(word for word in sys.argv[1:] if word != "--write-docs")
     command = f"python -m tests.faults.killing {asked}".strip()
     rows: list[Row] = []

@@ -14,12 +14,15 @@ from typing import Any
 from app.fault_points import POINTS
 from app.store.blobs import sweep
 from app.store.opening import open_database
+from tests.databases import SERVER, empty_database, remove_database
 from tests.faults.evidence import contents, integrity_faults, job_faults, orphans
 from tests.faults.life import live
 from tests.faults.mortal import KILLED, run_mortal
 
 REAL_ALONE = {"training.event"}
 """Places that only a real training process passes."""
+OF_FILES = {"space.given_back"}
+"""Places that nobody passes on a server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,7 @@ def quick_folder() -> Path | None:
 
 def undisturbed(folder: Path) -> Undisturbed:
     """One whole life in a fresh database."""
-    url = f"sqlite:///{folder / 'undisturbed.db'}"
+    url = empty_database(folder, "undisturbed")
     death = run_mortal(live, url, "", ())
     assert death.exit_code == 0, death
     return Undisturbed(_found(url, "an undisturbed life"), death.told[-1])
@@ -48,21 +51,21 @@ def undisturbed(folder: Path) -> Undisturbed:
 
 def places() -> list[str]:
     """All that a life at the store passes."""
-    return [name for name in POINTS if name not in REAL_ALONE]
+    elsewhere = REAL_ALONE | (OF_FILES if SERVER else set())
+    return [name for name in POINTS if name not in elsewhere]
 
 
 def die_at(folder: Path, expected: Undisturbed, name: str, nth: int) -> None:
     """A life killed at a passing, and lived again, leaves what it should. Raises AssertionError."""
     what = f"{name}:{nth}:kill"
-    url = f"sqlite:///{folder / what.replace(':', '-')}.db"
+    url = empty_database(folder, what.replace(":", "-"))
     first = run_mortal(live, url, what, ())
     assert first.exit_code == KILLED, f"{what}: the process ended with {first.exit_code}, told {first.told}"
     again = run_mortal(live, url, "", tuple(first.told))
     assert again.exit_code == 0, f"{what}: the next life ended with {again.exit_code}, told {again.told}"
     found = _found(url, what)
     assert found == expected.contents, f"{what}: {found} instead of {expected.contents}"
-    for file in folder.glob(what.replace(":", "-") + ".db*"):
-        file.unlink()
+    remove_database(url)
 
 
 def draw_passing(expected: Undisturbed, draw: random.Random, name: str) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.system.harness import Installation, children_of, command_of, kill
+from tests.system.harness import Installation, kill, training_processes_of
 
 LEASE_SECONDS = 3
 KILLED = -9
@@ -22,10 +22,6 @@ class Programs:
         self.installation.environment["CHARSMITH_LEASE_SECONDS"] = str(LEASE_SECONDS)
         self.running: dict[str, subprocess.Popen[bytes]] = {}
         self._folder = folder
-
-    @property
-    def database_url(self) -> str:
-        return f"sqlite:///{self._folder / 'data' / 'charsmith.db'}"
 
     def start(self, program: str, fault: str = "") -> subprocess.Popen[bytes]:
         """`api` or `worker`, alive; returned at once."""
@@ -63,8 +59,7 @@ class Programs:
     def training_processes(self) -> list[int]:
         """Of the running worker, those that it trains in."""
         worker = self.running.get("worker")
-        found = [] if worker is None else children_of(worker.pid)
-        return [pid for pid in found if b"worker.child" in command_of(pid)]
+        return [] if worker is None else training_processes_of(worker.pid)
 
     def kill(self, program: str) -> None:
         """SIGKILL, and gone; nothing if it is not there."""

@@ -316,7 +316,7 @@ class _Siege:
     def _most_crashes(self) -> int:
         """Of an unfinished job. A running one may be a dead worker's, with a crash that nobody has noticed yet."""
         live = select(jobs.c.status, jobs.c.crashes).where(jobs.c.status.in_(("queued", "running")))
-        database = open_existing(self.programs.database_url)
+        database = open_existing(self.programs.installation.database_url)
         try:
             with database.read() as connection:
                 rows = connection.execute(live).all()
@@ -339,7 +339,7 @@ class _Siege:
         self._wait_for("all jobs to end", lambda: self.people.look_at_jobs() == 0)
         self.people.reckon()
         self.programs.close()
-        database = open_existing(self.programs.database_url)
+        database = open_existing(self.programs.installation.database_url)
         try:
             sweep(database, timedelta(seconds=-1))
             faults = integrity_faults(database) + orphans(database) + job_faults(database)

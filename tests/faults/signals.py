@@ -19,10 +19,11 @@ from sqlalchemy import select
 from app.store.opening import open_existing
 from app.store.schema import jobs
 from app.store.sqlite_engine import newest_sqlite
+from tests.databases import SERVER
 from tests.faults.evidence import job_faults
 from tests.faults.people import KINDS, STEPS, TEXT
 from tests.system import harness
-from tests.system.harness import Installation, children_of
+from tests.system.harness import Installation, training_processes_of
 
 T = TypeVar("T")
 
@@ -151,7 +152,7 @@ def _statuses(followed: Listener) -> list[str]:
 
 def _resume_step(installation: Installation, job_id: str, what: str) -> int:
     """Of the queued job, which has no crash counted."""
-    database = open_existing(_url(installation))
+    database = open_existing(installation.database_url)
     try:
         with database.read() as connection:
             row = connection.execute(select(jobs).where(jobs.c.id == job_id)).one()
@@ -159,10 +160,6 @@ def _resume_step(installation: Installation, job_id: str, what: str) -> int:
         return int(row.resume_step)
     finally:
         database.close()
-
-
-def _url(installation: Installation) -> str:
-    return f"sqlite:///{installation.folder / 'data' / 'charsmith.db'}"
 
 
 def freeze(folder: Path, times: int) -> int:
@@ -178,7 +175,7 @@ def freeze(folder: Path, times: int) -> int:
         undisturbed = installation.wait_for_status(undisturbed["id"], "succeeded", seconds=PATIENCE_SECONDS)
         for number in range(times):
             _freeze_once(installation, undisturbed, frozen, f"freeze {number}", with_child=number % 2 == 0)
-        database = open_existing(_url(installation))
+        database = open_existing(installation.database_url)
         faults = job_faults(database)
         database.close()
         assert not faults, faults
@@ -195,7 +192,7 @@ def _freeze_once(
     first = next(one for one in reversed(installation.programs[1:]) if one.poll() is None)
     job_id = installation.submit(**training("lstm", FROZEN_STEPS))["id"]
     _wait_for_step(installation, job_id, 1)
-    frozen[:] = [first.pid, *(children_of(first.pid) if with_child else [])]
+    frozen[:] = [first.pid, *(training_processes_of(first.pid) if with_child else [])]
     wait_for(f"{what}: a moment between two writes", lambda: _frozen_between_writes(installation, frozen))
     second = installation.start("worker")
     _wait_for_attempt(installation, job_id, 2, what)
@@ -216,9 +213,14 @@ def _freeze_once(
 
 
 def _frozen_between_writes(installation: Installation, pids: list[int]) -> bool | None:
-    """Frozen within a write, a process holds SQLite's lock until it is thawed or killed: no job gets on meanwhile."""
+    """Frozen within a write, a process holds SQLite's lock until it is thawed or killed: no job gets on meanwhile.
+
+    PostgreSQL ends a transaction that stands still, so there any moment will do.
+    """
     for pid in pids:
         _signal(pid, signal.SIGSTOP)
+    if SERVER:
+        return True
     module = newest_sqlite()
     probe = module.connect(installation.folder / "data" / "charsmith.db", timeout=0.5, isolation_level=None)
     try:
@@ -282,4 +284,4 @@ def take_over(folder: Path, times: int) -> list[float]:
 
 
 def _trains(pid: int) -> bool:
-    return bool(children_of(pid))
+    return bool(training_processes_of(pid))

@@ -14,6 +14,7 @@ from app.store.blobs import write_blob
 from app.store.database import Database
 from app.store.opening import open_database
 from app.store.schema import blobs, corpora
+from tests.databases import fresh_database, sqlite_only
 from tests.faults import killing
 from tests.faults.evidence import history_faults, integrity_faults, orphans
 from tests.faults.killing import BEGIN, END, PAGE, SIZES, write_figures
@@ -90,6 +91,7 @@ def test_people_notice_what_is_missing_back_again_or_there_twice(people: People)
         people.compare(asked, {"model_id": None})
 
 
+@sqlite_only
 def test_every_place_is_died_at_by_a_life_or_a_program() -> None:
     assert set(POINTS) == set(places()) | set(WORKER_PLACES)
     assert set(SERVICE_PLACES) <= set(POINTS)
@@ -129,7 +131,7 @@ def test_a_history_of_two_attempts_at_once_or_an_undone_end_is_noticed(
 
 @pytest.fixture
 def database(tmp_path: Path) -> Database:
-    return open_database(f"sqlite:///{tmp_path / 'charsmith.db'}")
+    return open_database(fresh_database(tmp_path))
 
 
 def test_bytes_that_no_row_names_and_torn_ones_are_noticed(database: Database) -> None:
@@ -141,6 +143,7 @@ def test_bytes_that_no_row_names_and_torn_ones_are_noticed(database: Database) -
     database.close()
 
 
+@sqlite_only
 def test_a_row_that_names_what_is_not_there_is_noticed(database: Database) -> None:
     assert integrity_faults(database) == []
     row = {"id": "corpus_x", "name": "x", "bytes": 2, "characters": 2, "vocabulary_size": 1, "sha256": "a" * 64}

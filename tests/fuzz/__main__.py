@@ -76,7 +76,7 @@ checks.negative_data_rejection.enabled = false
 
 def key_of(installation: Installation) -> str:
     """A key that opens everything, made in the database of an installation that runs."""
-    with closing(open_existing(f"sqlite:///{installation.folder / 'data' / 'charsmith.db'}")) as database:
+    with closing(open_existing(installation.database_url)) as database:
         return create_key(database, "fuzz", frozenset(Scope))[1]
 
 

@@ -1,6 +1,5 @@
 """A database of its own for each test, and short ways to say what stands in it."""
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -13,6 +12,7 @@ from app.store import claims, corpora, events, jobs
 from app.store.database import Database
 from app.store.opening import open_database
 from app.store.trained_models import Checkpoint
+from tests.databases import fresh_database, give_back
 
 TEXT = "Now is the winter of our discontent\n" * 4
 
@@ -81,19 +81,10 @@ class Scene:
             }
 
 
-@pytest.fixture(scope="session")
-def fresh_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated, empty database: copying it is quicker than migrating anew."""
-    path = tmp_path_factory.mktemp("fresh") / "charsmith.db"
-    open_database(f"sqlite:///{path}").close()
-    return path
-
-
 @pytest.fixture
-def scene(tmp_path: Path, fresh_file: Path) -> Iterator[Scene]:
-    path = tmp_path / "charsmith.db"
-    shutil.copy(fresh_file, path)
-    clock, url = Clock(), f"sqlite:///{path}"
+def scene(tmp_path: Path) -> Iterator[Scene]:
+    clock, url = Clock(), fresh_database(tmp_path)
     database = open_database(url, clock=clock)
     yield Scene(database, clock, url)
     database.close()
+    give_back(url)

@@ -29,15 +29,19 @@ from app.store.sqlite_files import connect_to_file
 from app.store.trained_models import quarantine
 from app.store.verification import verify_database
 from app.store.workers import announce
+from tests.databases import sqlite_only
 from tests.faults.power_loss_work import sqlite_for
 from tests.store.conftest import Scene
 from tests.store.test_database import database_of_0001
+
+pytestmark = sqlite_only
 
 OLD_SQLITE = sqlite_for("delete")
 """Of the same library as in use: two SQLites in one process drop each other's locks."""
 HOLD = """
 import sys, time
 from app.store.sqlite_engine import newest_sqlite
+
 connection = newest_sqlite().connect(sys.argv[1], isolation_level=None)
 connection.execute("SELECT count(*) FROM jobs").fetchone()
 print("open", flush=True)
@@ -396,7 +400,7 @@ def test_a_user_whom_proc_does_not_show_is_noticed_by_its_lock(
     full: Scene, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     back_up(full.url, target)
-    monkeypatch.setattr(restore, "_holders", lambda _: [])
+    monkeypatch.setattr(restore, "processes_with", lambda _: [])
     before = full.dump()
     with full.database.read(), pytest.raises(BackupRefused, match="in use by another process"):
         put_back(full.url, target)

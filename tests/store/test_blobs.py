@@ -16,6 +16,7 @@ from app.store.blobs import Blob, keep, read_blob, remove_blob, sweep, write_blo
 from app.store.errors import Corrupted, NotFound, StoreError
 from app.store.opening import open_database
 from app.store.schema import CHUNK_BYTES, blob_chunks, blobs
+from tests.databases import sqlite_only
 
 
 def count(scene: Any, table: Any = blob_chunks) -> int:
@@ -39,6 +40,7 @@ def test_bytes_come_back_as_they_were(scene: Any, size: int, piece: int) -> None
     assert count(scene) == -(-size // CHUNK_BYTES)
 
 
+@sqlite_only
 def test_bytes_of_any_size_are_kept_where_one_value_must_be_small(scene: Any) -> None:
     """SQLite holds a value of a gigabyte at most; here two megabytes stand for it."""
     database = open_database(scene.url, sqlite_module=sqlite3)  # whose limits can be set
@@ -151,6 +153,7 @@ def test_named_bytes_cannot_be_removed(scene: Any) -> None:
     assert b"".join(corpora.read_corpus(scene.database, corpus))
 
 
+@sqlite_only
 def test_deleting_gives_the_space_back(scene: Any, tmp_path: Path) -> None:
     files = [tmp_path / "charsmith.db", tmp_path / "charsmith.db-wal"]
     before = files[0].stat().st_size

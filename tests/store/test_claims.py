@@ -7,15 +7,17 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import text, update
 
 from app.store import claims
 from app.store.claims import MAX_CRASHES, StaleWatch, claim_next, finish, release, renew
-from app.store.errors import DatabaseBusy, DiskFull, LeaseLost
+from app.store.errors import DatabaseBusy, DatabaseUnreachable, DiskFull, LeaseLost
 from app.store.job_state import JobStatus
 from app.store.jobs import cancel_job, delete_job, get_job, pause_job, resume_job
 from app.store.metrics import read_metrics
 from app.store.opening import open_database
+from app.store.schema import blob_chunks
+from tests.databases import sqlite_only
 
 
 def test_the_oldest_waiting_job_is_claimed_first(scene: Any) -> None:
@@ -220,7 +222,7 @@ def test_a_damaged_resume_point_is_given_up_and_the_job_starts_anew(
     claim = scene.running()
     scene.save(claim, 1)
     with scene.database.write() as connection:
-        connection.execute(text("UPDATE blob_chunks SET data = x'00' WHERE CAST(data AS TEXT) = 'resume 1'"))
+        connection.execute(update(blob_chunks).where(blob_chunks.c.data == b"resume 1").values(data=b"0"))
     assert claims.read_resume_point(scene.database, claim) is None
     assert "starts anew" in caplog.text
     assert claims.read_resume_point(scene.database, claim) is None
@@ -401,6 +403,7 @@ def locked(url: str, seconds: float) -> Iterator[None]:
     holder.join(30)
 
 
+@sqlite_only
 @pytest.mark.parametrize("quiet_seconds", [6, 12])
 def test_a_watch_that_waited_for_the_lock_takes_no_silence_for_death(scene: Any, quiet_seconds: int) -> None:
     """The worker's beat waited for it as well, and who gets it first is chance."""
@@ -415,6 +418,21 @@ def test_a_watch_that_waited_for_the_lock_takes_no_silence_for_death(scene: Any,
     assert look_for(watch, ticker, 2) == [claim.job.id]
 
 
+def test_a_watch_that_could_not_read_takes_no_silence_for_death(scene: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that was away for a while: workers could not reach it either, and may need some seconds more."""
+    claim, ticker = scene.running(), Ticker()
+    watch = StaleWatch(scene.database, 13, ticker)
+    assert look_for(watch, ticker, 12) == []
+    with monkeypatch.context() as away:
+        away.setattr(scene.database, "read", lambda: raising(DatabaseUnreachable("the server is away")))
+        for _ in range(60):
+            with pytest.raises(DatabaseUnreachable):
+                look_for(watch, ticker, 1)
+    assert look_for(watch, ticker, 13) == []
+    assert look_for(watch, ticker, 1) == [claim.job.id]
+
+
+@sqlite_only
 def test_a_job_that_cannot_be_taken_over_keeps_no_other_from_it(scene: Any, caplog: pytest.LogCaptureFixture) -> None:
     scene.job(name="damaged")
     damaged, ticker = scene.claim(), Ticker()

@@ -5,11 +5,12 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from app.store import blobs, claims, corpora, jobs, trained_models
 from app.store.errors import DatabaseBusy, DiskFull, StoreError
 from app.store.job_state import JobStatus
+from app.store.schema import blob_chunks
 from app.store.schema import blobs as blob_rows
 from tests.store.conftest import TEXT
 
@@ -48,7 +49,7 @@ def give_a_damaged_resume_point_up(scene: Any) -> None:
     claim = scene.claim()
     scene.save(claim, 1)
     with scene.database.write() as connection:
-        connection.exec_driver_sql("UPDATE blob_chunks SET data = CAST('damaged' AS BLOB)")
+        connection.execute(update(blob_chunks).values(data=b"damaged"))
     assert claims.read_resume_point(scene.database, claim) is None
 
 

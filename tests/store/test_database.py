@@ -18,12 +18,12 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine, insert, text
+from sqlalchemy import create_engine, insert, inspect, text
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from app.store import migrate
 from app.store.database import Database
-from app.store.errors import DatabaseBusy, DatabaseFailed, DatabaseUnusable, DiskFull, SchemaTooNew
+from app.store.errors import DatabaseBusy, DatabaseFailed, DatabaseUnusable, DiskFull, SchemaTooNew, StoreError
 from app.store.events import append_event, events_after
 from app.store.jobs import cancel_job, delete_job, get_job
 from app.store.metrics import read_metrics
@@ -31,6 +31,7 @@ from app.store.opening import open_database
 from app.store.schema import REVISIONS, metadata, workers
 from app.store.sqlite_engine import newest_sqlite, wal_is_safe
 from app.store.workers import announce, list_workers
+from tests.databases import empty_database, sqlite_only
 
 OLD_SQLITE = SimpleNamespace(
     **{name: getattr(sqlite3, name) for name in dir(sqlite3) if not name.startswith("__")}
@@ -63,6 +64,7 @@ def test_only_repaired_versions_of_sqlite_may_use_a_write_ahead_log(version: tup
     assert wal_is_safe(version) is safe
 
 
+@sqlite_only
 def test_every_connection_is_durable_and_checks_foreign_keys(tmp_path: Path) -> None:
     database = open_database(f"sqlite:///{tmp_path}/new/folder/x.db")
     expected = "wal" if wal_is_safe(newest_sqlite().sqlite_version_info) else "delete"
@@ -74,6 +76,7 @@ def test_every_connection_is_durable_and_checks_foreign_keys(tmp_path: Path) -> 
     database.close()
 
 
+@sqlite_only
 def test_a_sqlite_that_loses_commits_in_wal_mode_gets_the_rollback_journal_and_the_log_says_so(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -86,6 +89,7 @@ def test_a_sqlite_that_loses_commits_in_wal_mode_gets_the_rollback_journal_and_t
     database.close()
 
 
+@sqlite_only
 def test_the_standard_library_does_where_no_other_sqlite_is_installed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,6 +98,7 @@ def test_the_standard_library_does_where_no_other_sqlite_is_installed(
     open_database(f"sqlite:///{tmp_path}/x.db").close()
 
 
+@sqlite_only
 def test_a_wrong_answer_to_journal_mode_is_not_lived_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.store.sqlite_engine._journal_mode", lambda *_: "memory")
     with pytest.raises(DatabaseUnusable, match="journal_mode 'memory'"):
@@ -106,6 +111,7 @@ def test_migrations_and_tables_in_code_are_the_same(scene: Any) -> None:
         assert compare_metadata(context, metadata) == []
 
 
+@sqlite_only
 def test_migrations_repeat_every_check_of_the_tables_in_code(scene: Any, tmp_path: Path) -> None:
     created = create_engine(f"sqlite:///{tmp_path}/created.db", module=newest_sqlite())
     metadata.create_all(created)
@@ -171,6 +177,7 @@ def database_of_0001(path: Path, job: str) -> str:
     return url
 
 
+@sqlite_only
 @pytest.mark.parametrize("events_left", [True, False])
 def test_a_database_of_the_first_version_is_upgraded_and_keeps_what_it_holds(tmp_path: Path, events_left: bool) -> None:
     job_id = "job_" + "a" * 26
@@ -198,6 +205,7 @@ def test_a_database_of_the_first_version_is_upgraded_and_keeps_what_it_holds(tmp
     database.close()
 
 
+@sqlite_only
 def test_jobs_are_found_by_name_through_an_index(scene: Any) -> None:
     query = "EXPLAIN QUERY PLAN SELECT id FROM jobs WHERE name = 'poet' ORDER BY sequence DESC LIMIT 1"
     with scene.database.read() as connection:
@@ -206,6 +214,7 @@ def test_jobs_are_found_by_name_through_an_index(scene: Any) -> None:
     assert "TEMP B-TREE" not in plan
 
 
+@sqlite_only
 def test_opening_is_quiet_and_a_second_time_changes_nothing(tmp_path: Path) -> None:
     code = (
         "import logging, sys; logging.basicConfig(level=logging.INFO)\n"
@@ -233,14 +242,22 @@ def test_a_migration_that_breaks_off_leaves_nothing_and_the_next_start_finishes_
         whole(connection)
         raise KeyboardInterrupt
 
+    url = empty_database(tmp_path)
     monkeypatch.setattr(migrate, "_upgrade", broken)
     with pytest.raises(KeyboardInterrupt):
-        open_database(f"sqlite:///{tmp_path}/x.db")
-    connection = sqlite3.connect(tmp_path / "x.db")
-    assert connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
-    connection.close()
+        open_database(url)
+    assert tables_of(url) == []
     monkeypatch.setattr(migrate, "_upgrade", whole)
-    open_database(f"sqlite:///{tmp_path}/x.db").close()
+    open_database(url).close()
+    assert len(tables_of(url)) > 10
+
+
+def tables_of(url: str) -> list[str]:
+    engine = create_engine(url)
+    try:
+        return inspect(engine).get_table_names()
+    finally:
+        engine.dispose()
 
 
 def _open(url: str, start: Any, results: Any) -> None:
@@ -260,7 +277,8 @@ def _open(url: str, start: Any, results: Any) -> None:
 def test_processes_that_open_a_new_database_at_once_migrate_it_once(tmp_path: Path) -> None:
     spawn = multiprocessing.get_context("spawn")
     start, results = spawn.Barrier(4), spawn.Queue()
-    children = [spawn.Process(target=_open, args=(f"sqlite:///{tmp_path}/x.db", start, results)) for _ in range(4)]
+    url = empty_database(tmp_path)
+    children = [spawn.Process(target=_open, args=(url, start, results)) for _ in range(4)]
     for child in children:
         child.start()
     assert sorted(results.get(timeout=60) for _ in children) == [0, 0, 0, 1]
@@ -268,16 +286,19 @@ def test_processes_that_open_a_new_database_at_once_migrate_it_once(tmp_path: Pa
         child.join(60)
 
 
-def test_a_newer_schema_is_refused_and_left_alone(scene: Any, tmp_path: Path) -> None:
-    with scene.database.write() as connection:
+def test_a_newer_schema_is_refused_and_left_alone(tmp_path: Path) -> None:
+    url, file = empty_database(tmp_path), tmp_path / "charsmith.db"
+    database = open_database(url)
+    with database.write() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-    scene.database.close()
-    before = (tmp_path / "charsmith.db").read_bytes()
+    database.close()
+    before = file.read_bytes() if file.exists() else b""
     with pytest.raises(SchemaTooNew, match=f"schema 9999, this version of Charsmith knows {REVISIONS[-1]}"):
-        open_database(scene.url)
-    assert (tmp_path / "charsmith.db").read_bytes() == before
+        open_database(url)
+    assert not file.exists() or file.read_bytes() == before
 
 
+@sqlite_only
 @pytest.mark.parametrize("size", [10, 99, 100, 511, 512, 4096, 100_000])
 def test_random_bytes_are_refused_and_left_alone(tmp_path: Path, size: int) -> None:
     garbage = random.Random(size).randbytes(size)
@@ -288,6 +309,7 @@ def test_random_bytes_are_refused_and_left_alone(tmp_path: Path, size: int) -> N
     assert [path.name for path in tmp_path.iterdir()] == ["x.db"]
 
 
+@sqlite_only
 def test_another_programs_database_is_refused_and_left_alone(tmp_path: Path) -> None:
     connection = sqlite3.connect(tmp_path / "x.db")
     connection.execute("CREATE TABLE bookmarks (id)")
@@ -298,6 +320,7 @@ def test_another_programs_database_is_refused_and_left_alone(tmp_path: Path) -> 
     assert (tmp_path / "x.db").read_bytes() == before
 
 
+@sqlite_only
 def test_a_database_whose_names_are_no_longer_text_is_called_damaged(tmp_path: Path) -> None:
     """SQLite quotes the bytes that it cannot make sense of, and the driver cannot decode its own error."""
     path = tmp_path / "x.db"
@@ -311,6 +334,7 @@ def test_a_database_whose_names_are_no_longer_text_is_called_damaged(tmp_path: P
     assert path.read_bytes() == damaged
 
 
+@sqlite_only
 def test_names_that_are_no_longer_text_are_damage_to_whoever_has_the_database_open(tmp_path: Path) -> None:
     path = tmp_path / "x.db"
     opened = open_database(f"sqlite:///{path}")
@@ -326,14 +350,28 @@ def test_names_that_are_no_longer_text_are_damage_to_whoever_has_the_database_op
     opened.close()
 
 
-@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "nonsense", "sqlite:////proc/nowhere/x.db"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite://",
+        "sqlite:///:memory:",
+        "nonsense",
+        "sqlite:////proc/nowhere/x.db",
+        "mysql://root@127.0.0.1/charsmith",
+        "postgresql+psycopg2://postgres@127.0.0.1/charsmith",
+        "postgresql://postgres@127.0.0.1:port/charsmith",
+        "postgresql://nobody:secret@127.0.0.1:9/charsmith",
+        "postgresql://nobody:very@secret@127.0.0.1/charsmith",
+    ],
+)
 def test_an_address_that_cannot_work_is_refused(url: str) -> None:
-    with pytest.raises(DatabaseUnusable):
+    with pytest.raises(DatabaseUnusable) as refused:
         open_database(url)
+    assert "secret" not in str(refused.value)
 
 
 def test_a_reading_transaction_cannot_write(scene: Any) -> None:
-    with pytest.raises(DatabaseFailed, match="readonly"), scene.database.read() as connection:
+    with pytest.raises(StoreError, match=r"read-?only"), scene.database.read() as connection:
         connection.execute(text("DELETE FROM jobs"))
 
 
@@ -350,6 +388,7 @@ def test_a_writing_transaction_is_undone_by_any_exception(scene: Any) -> None:
     assert scene.dump() == before
 
 
+@sqlite_only
 def test_a_wait_for_the_lock_that_is_too_long_has_a_name(scene: Any) -> None:
     impatient = open_database(scene.url)
     with impatient.read() as connection:  # its pool's only connection, which it hands out again
@@ -359,6 +398,7 @@ def test_a_wait_for_the_lock_that_is_too_long_has_a_name(scene: Any) -> None:
     impatient.close()
 
 
+@sqlite_only
 def test_a_full_disk_has_a_name(scene: Any) -> None:
     with scene.database.read() as connection:  # its pool's only connection, which it hands out again
         connection.exec_driver_sql("PRAGMA max_page_count=1")
@@ -380,6 +420,7 @@ def overwrite(scene: Any) -> None:
         file.write(b"\xff" * (path.stat().st_size - 4096))
 
 
+@sqlite_only
 def test_a_damaged_file_has_a_name_whatever_is_asked(scene: Any) -> None:
     overwrite(scene)
     with pytest.raises(DatabaseFailed, match="malformed"), scene.database.read() as connection:
@@ -390,6 +431,7 @@ def test_a_damaged_file_has_a_name_whatever_is_asked(scene: Any) -> None:
         announce(scene.database, "worker-1", "cpu")
 
 
+@sqlite_only
 def test_a_file_that_is_no_database_any_more_has_a_name(scene: Any) -> None:
     scene.database.close()  # so that the next connection is a new one, whose first pragmas fail
     Path(scene.url.removeprefix("sqlite:///")).write_bytes(b"no database at all" * 1000)
@@ -400,6 +442,7 @@ def test_a_file_that_is_no_database_any_more_has_a_name(scene: Any) -> None:
         scene.database.give_back_space()
 
 
+@sqlite_only
 @pytest.mark.parametrize("step", ["_vacuum_step", "raw_connection"])
 def test_a_driver_used_directly_fails_with_a_name_too(scene: Any, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     def fail(*_: Any) -> None:
@@ -420,13 +463,14 @@ def test_waiting_for_a_connection_in_vain_has_a_name(scene: Any, monkeypatch: py
     with contextlib.ExitStack() as busy:
         for _ in range(pool.size() + pool._max_overflow):
             busy.enter_context(scene.database.read())
-        with pytest.raises(DatabaseFailed, match="limit"), scene.database.read():
+        with pytest.raises(DatabaseBusy), scene.database.read():
             pass
 
 
 def test_an_error_of_the_database_does_not_tell_what_a_statement_was_given(scene: Any) -> None:
     """It may be a piece of a text, and errors are logged."""
-    with pytest.raises(DatabaseFailed) as failed, scene.database.write() as connection:
+    error = ProgrammingError if scene.database.dialect == "postgresql" else DatabaseFailed
+    with pytest.raises(error) as failed, scene.database.write() as connection:
         connection.execute(text("INSERT INTO nowhere VALUES (:piece)"), {"piece": "to be, or not to be"})
     told = "".join(traceback.format_exception(failed.value))
     assert "INSERT INTO nowhere" in told
@@ -437,7 +481,7 @@ def test_our_own_mistakes_are_no_failures_of_the_database(scene: Any) -> None:
     with pytest.raises(IntegrityError), scene.database.write() as connection:
         connection.execute(text("INSERT INTO blobs (id) VALUES (NULL)"))
     with pytest.raises(ProgrammingError), scene.database.read() as connection:
-        connection.exec_driver_sql("SELECT ?", (1, 2))
+        connection.exec_driver_sql("SELECT ?" if scene.database.dialect == "sqlite" else "SELECT %s", (1, 2))
 
 
 def test_the_database_itself_refuses_what_breaks_an_invariant(scene: Any) -> None:

@@ -4,7 +4,6 @@ Hypothesis draws the sequences and shortens one that breaks a promise. Transacti
 do at once is one of these sequences.
 """
 
-import shutil
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -23,6 +22,7 @@ from app.store.events import events_after
 from app.store.job_state import FINISHED, TRANSITIONS, JobStatus
 from app.store.lease import release_in
 from app.store.opening import open_database
+from tests.databases import fresh_database, give_back
 from tests.forms import by_form
 
 EXAMPLES, STEPS = by_form(40, 200, 1000), 25
@@ -35,13 +35,12 @@ ANY = st.integers(0, 5)
 class Jobs(RuleBasedStateMachine):
     """A database, jobs, and all claims that were ever given out."""
 
-    fresh_file: ClassVar[Path]
+    folder: ClassVar[Path]
 
     def __init__(self) -> None:
         super().__init__()
-        self.folder = tempfile.mkdtemp(dir=self.fresh_file.parent)
-        path = shutil.copy(self.fresh_file, self.folder)
-        self.database = open_database(f"sqlite:///{path}")
+        self.url = fresh_database(Path(tempfile.mkdtemp(dir=self.folder)))
+        self.database = open_database(self.url)
         self.corpus_id = corpora.add_corpus(self.database, [b"to be, or not to be"], "hamlet").corpus.id
         self.made: list[str] = []
         self.claims: list[claims.Claim] = []
@@ -51,7 +50,7 @@ class Jobs(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.database.close()
-        shutil.rmtree(self.folder)
+        give_back(self.url)
 
     @precondition(lambda self: len(self.made) < 4)
     @rule()
@@ -177,10 +176,8 @@ class Jobs(RuleBasedStateMachine):
 
 
 @pytest.mark.forms
-def test_whatever_people_and_workers_do_a_job_moves_by_the_table_and_ends_once(
-    fresh_file: Path, tmp_path: Path
-) -> None:
-    Jobs.fresh_file = Path(shutil.copy(fresh_file, tmp_path))
+def test_whatever_people_and_workers_do_a_job_moves_by_the_table_and_ends_once(tmp_path: Path) -> None:
+    Jobs.folder = tmp_path
     unhurried = settings(
         max_examples=EXAMPLES,
         stateful_step_count=STEPS,

@@ -13,6 +13,9 @@ from app.store.blobs import remove_blob, write_blob
 from app.store.database import LOG_BYTES, Database
 from app.store.sqlite_engine import newest_sqlite
 from app.watch import LOG_EVERY, Watch
+from tests.databases import sqlite_only
+
+pytestmark = sqlite_only
 
 MIB = 1024 * 1024
 

@@ -15,6 +15,7 @@ from app.store.job_state import JobStatus
 from app.store.jobs import get_job, list_jobs, pause_job, resume_job
 from app.store.queue import next_in_turn, place_of
 from app.store.schema import jobs
+from tests.databases import sqlite_only
 
 
 @pytest.fixture
@@ -199,6 +200,7 @@ def crowd(scene: Any, numbers: dict[str, int]) -> None:
         connection.execute(insert(jobs), rows)
 
 
+@sqlite_only
 @pytest.mark.parametrize("not_now", [(), ("job_of_another_day",)])
 def test_claiming_among_a_thousand_jobs_reads_an_index_alone(
     scene: Any, keys: dict[str, str], not_now: tuple[str, ...]

@@ -3,13 +3,14 @@
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import update
 
 from app.store import claims
 from app.store.blobs import write_blob
 from app.store.errors import Conflict, Corrupted, InvalidCursor, NotFound, StoreError
 from app.store.job_state import JobStatus
 from app.store.names import InvalidName
+from app.store.schema import blob_chunks
 from app.store.trained_models import (
     add_model,
     delete_model,
@@ -71,7 +72,7 @@ def test_a_reference_to_nothing_is_not_found(scene: Any, reference: str) -> None
 def test_a_damaged_checkpoint_is_noticed_and_replaced_by_the_next_best_when_told(scene: Any) -> None:
     trained(scene)
     with scene.database.write() as connection:
-        connection.execute(text("UPDATE blob_chunks SET data = x'00' WHERE CAST(data AS TEXT) = 'weights 20'"))
+        connection.execute(update(blob_chunks).where(blob_chunks.c.data == b"weights 20").values(data=b"0"))
     _, best = find_checkpoint(scene.database, "poet")
     with pytest.raises(Corrupted, match=best.blob_id):
         b"".join(read_checkpoint(scene.database, best))

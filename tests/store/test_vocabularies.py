@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import create_engine, delete, inspect, select
+from sqlalchemy import create_engine, delete, inspect, select, update
 
 from app.store import migrate
 from app.store import vocabularies as under_test
@@ -14,11 +14,12 @@ from app.store.corpora import delete_corpus, get_corpus
 from app.store.errors import Corrupted, NotFound
 from app.store.jobs import get_job
 from app.store.opening import open_database
-from app.store.schema import vocabularies
+from app.store.schema import blob_chunks, vocabularies
 from app.store.sqlite_engine import newest_sqlite
 from app.store.vocabularies import corpus_characters
 from models.config import NORMALIZATIONS, Normalization
 from models.vocabulary import normalize
+from tests.databases import sqlite_only
 from tests.store.conftest import TEXT
 
 TEXTS = {
@@ -102,12 +103,13 @@ def test_a_corpus_deleted_while_it_is_read_is_not_found_and_nothing_is_stored(
 def test_a_damaged_corpus_is_told_and_nothing_is_stored(scene: Any) -> None:
     corpus = scene.corpus(text=TEXTS["decomposed"])
     with scene.database.write() as connection:
-        connection.exec_driver_sql("UPDATE blob_chunks SET data = CAST('damaged' AS BLOB)")
+        connection.execute(update(blob_chunks).values(data=b"damaged"))
     with pytest.raises(Corrupted):
         corpus_characters(scene.database, corpus, "nfc")
     assert stored(scene, corpus).keys() == {"none"}
 
 
+@sqlite_only
 def test_what_an_older_version_stored_is_kept_and_its_characters_are_found_out(scene: Any, tmp_path: Path) -> None:
     job = scene.job()
     corpus = get_corpus(scene.database, job.corpus_id)

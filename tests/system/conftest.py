@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.harness import Installation
+from tests.system.harness import Installation, serving
 
 
 @pytest.fixture
@@ -17,10 +17,7 @@ def installation(tmp_path: Path) -> Iterator[Installation]:
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    """A running service with a worker and the corpus `bottles`, shared by a module's tests."""
-    made = Installation(tmp_path_factory.mktemp("running"))
-    made.start("serve")
-    made.wait_until_ready()
-    made.upload()
-    yield made
-    made.close()
+    """With the corpus `bottles`, shared by a module's tests."""
+    with serving(tmp_path_factory.mktemp("running")) as made:
+        made.upload()
+        yield made

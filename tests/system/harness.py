@@ -6,11 +6,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
+
+from tests.databases import give_back, on_server
 
 START_SECONDS = 60.0
 STOP_SECONDS = 30.0
@@ -82,7 +85,7 @@ class Service:
 
         return wait_for(f"{job_id} to be {' or '.join(statuses)}", probe, seconds)
 
-    def wait_for_step(self, job_id: str, step: int) -> dict[str, Any]:
+    def wait_for_step(self, job_id: str, step: int, seconds: float = 60.0) -> dict[str, Any]:
         """The job once it has a checkpoint at `step` or later."""
 
         def probe() -> dict[str, Any] | None:
@@ -90,7 +93,7 @@ class Service:
             assert job["status"] not in FINISHED, f"{job['status']} already: {job['error']}\n{self.logs()}"
             return job if self.latest_step(job) >= step else None
 
-        return wait_for(f"step {step} of {job_id}", probe)
+        return wait_for(f"step {step} of {job_id}", probe, seconds)
 
     def latest_step(self, job: dict[str, Any]) -> int:
         return -1 if not job["model_id"] else int(self.http.get(f"/models/{job['model_id']}").json()["latest_step"])
@@ -118,9 +121,16 @@ class Installation(Service):
             "CHARSMITH_PORT": str(self.port),
             "CHARSMITH_LEASE_SECONDS": "3",
             "CHARSMITH_TORCH_THREADS": "1",
+            **on_server(folder),
         }
         self.command = [sys.executable, "-m", "app.cli"]
         self.programs: list[subprocess.Popen[bytes]] = []
+
+    @property
+    def database_url(self) -> str:
+        """The address of the database that its programs find by their settings."""
+        default = f"sqlite:///{self.folder / 'data' / 'charsmith.db'}"
+        return self.environment.get("CHARSMITH_DATABASE_URL", default)
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         """`charsmith <arguments>`, its output in a file of the folder."""
@@ -154,6 +164,20 @@ class Installation(Service):
             except subprocess.TimeoutExpired:
                 program.kill()
                 program.wait()
+        if url := self.environment.get("CHARSMITH_DATABASE_URL"):
+            give_back(url)
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[Installation]:
+    """A running service with a worker, and nothing stored."""
+    made = Installation(folder)
+    try:
+        made.start("serve")
+        made.wait_until_ready()
+        yield made
+    finally:
+        made.close()
 
 
 def children_of(pid: int) -> list[int]:
@@ -167,6 +191,15 @@ def children_of(pid: int) -> list[int]:
         if int(fields[1]) == pid:
             found.append(int(status.parent.name))
     return found
+
+
+def training_processes_of(worker: int) -> list[int]:
+    """Those that a worker trains in: its own children, or forked from a server that is its child."""
+    children = children_of(worker)
+    servers = [pid for pid in children if b"worker.fork_server" in command_of(pid)]
+    return [pid for pid in children if b"worker.child" in command_of(pid)] + [
+        pid for server in servers for pid in children_of(server)
+    ]
 
 
 def command_of(pid: int) -> bytes:

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.databases import sqlite_only
 from tests.system.harness import Installation, wait_for
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, sqlite_only]
 
 STEPS = 400
 

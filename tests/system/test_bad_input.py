@@ -7,8 +7,9 @@ import pytest
 
 from tests.bad_input import OWN_LIMIT_BYTES, own_service
 from tests.bad_inputs.run import Result, Run, scene
+from tests.databases import once
 
-pytestmark = pytest.mark.system
+pytestmark = [once, pytest.mark.system]
 
 
 @pytest.fixture(scope="module")

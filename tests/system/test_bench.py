@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.databases import once
 from tests.system.harness import TEXT
 
-pytestmark = pytest.mark.system
+pytestmark = [once, pytest.mark.system]
 
 
 def test_a_tiny_benchmark_measures_sampling_speed_scale_and_quality(tmp_path: Path) -> None:
@@ -60,3 +61,20 @@ def test_a_tiny_benchmark_of_serving_has_every_row() -> None:
     ):
         assert row in run.stdout
     assert "all whole, none dropped: met" in run.stdout
+
+
+def test_a_tiny_benchmark_of_the_queue_trains_every_job_once_though_workers_die() -> None:
+    command = [sys.executable, "-m", "benchmarks", "--tiny", "--threads", "1", "--only", "queue"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert "The queue alone" in done.stdout
+    assert "3 short jobs, trained by real workers" in done.stdout
+    assert "SQLite" in done.stdout
+
+
+def test_a_tiny_benchmark_of_the_cluster_trains_every_job_on_it() -> None:
+    pytest.importorskip("ray", reason="Ray is an extra: pip install 'charsmith[ray]'")
+    command = [sys.executable, "-m", "benchmarks", "--tiny", "--threads", "1", "--only", "cluster"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert "2 short jobs on a Ray cluster" in done.stdout

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from app.demo import plain_text
+from tests.databases import once
 from tests.system.harness import TEXT, Installation
 
-pytestmark = pytest.mark.system
+pytestmark = [once, pytest.mark.system]
 
 
 def run_demo(installation: Installation, corpus: Path) -> str:

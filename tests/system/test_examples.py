@@ -5,9 +5,10 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.databases import once
 from tests.system.harness import TEXT, Installation, wait_for
 
-pytestmark = pytest.mark.system
+pytestmark = [once, pytest.mark.system]
 
 
 class Examples:

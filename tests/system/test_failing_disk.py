@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.databases import sqlite_only
 from tests.system.harness import TEXT, Installation, wait_for
 from tests.system.test_full_disk import is_intact, stored
 
 pytestmark = [
+    sqlite_only,
     pytest.mark.system,
     pytest.mark.skipif(
         sys.platform != "linux" or shutil.which("cc") is None, reason="no compiler for the failing disk"

@@ -11,10 +11,12 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.databases import once
 from tests.process_figures import processor_seconds
 from tests.system.harness import Installation, wait_for
 
 pytestmark = [
+    once,
     pytest.mark.system,
     pytest.mark.skipif(sys.platform != "linux", reason="other systems have other lowest limits"),
 ]

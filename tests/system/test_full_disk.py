@@ -12,9 +12,10 @@ import httpx
 import pytest
 
 from app.store.sqlite_engine import newest_sqlite
+from tests.databases import sqlite_only
 from tests.system.harness import TEXT, Installation, wait_for
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, sqlite_only]
 
 DISK_MB = 24
 LARGE = {"cell": "gru", "hidden_size": 256, "embedding_size": 16, "dropout": 0.1}

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.databases import once
 from tests.fuzz.__main__ import fuzz
 from tests.system.harness import Installation
 
-pytestmark = pytest.mark.system
+pytestmark = [once, pytest.mark.system]
 
 
 def test_no_request_that_can_be_made_up_gets_an_undocumented_answer(

@@ -5,10 +5,12 @@ import signal
 
 import pytest
 
+from tests.databases import once
 from tests.forms import FORM
-from tests.system.harness import Installation, children_of, wait_for
+from tests.system.harness import Installation, training_processes_of, wait_for
 
 pytestmark = [
+    once,
     pytest.mark.system,
     pytest.mark.forms,
     pytest.mark.skipif(FORM == "short", reason="it waits for twenty times the longest step: TEST_FORM=middle"),
@@ -22,14 +24,14 @@ def test_a_training_process_that_stands_still_is_ended_and_its_job_goes_on(insta
     worker = installation.start("worker")
     job = installation.submit(steps=10**9)
     installation.wait_for_step(job["id"], 20)
-    (hung,) = children_of(worker.pid)
+    (hung,) = training_processes_of(worker.pid)
     os.kill(hung, signal.SIGSTOP)
 
     def attempts() -> int:
         return int(installation.job(job["id"])["attempt"])
 
     wait_for("another attempt", lambda: attempts() == 2 or None, 200)
-    assert hung not in children_of(worker.pid)
+    assert hung not in training_processes_of(worker.pid)
     step = installation.latest_step(installation.job(job["id"]))
     installation.wait_for_step(job["id"], step + 20)
     assert worker.poll() is None

@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 
 from tests.api.generating import reset, tiny_checkpoint, wait_until
+from tests.databases import once
 from tests.forms import by_form
 from tests.process_figures import memory_mib, open_files, processor_seconds, sockets, threads
 from tests.system.harness import Installation, children_of
 
 pytestmark = [
+    once,
     pytest.mark.system,
     pytest.mark.forms,
     pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only /proc tells what a process holds"),

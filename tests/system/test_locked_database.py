@@ -11,9 +11,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.databases import sqlite_only
 from tests.system.harness import TEXT, Installation
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, sqlite_only]
 
 LOCKED_SECONDS = 10
 LEASE_SECONDS = 13

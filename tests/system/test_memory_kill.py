@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.databases import once
 from tests.system.harness import Installation
 
-pytestmark = pytest.mark.system
+pytestmark = [once, pytest.mark.system]
 
 MIB = 1 << 20
 GROUPS = Path("/sys/fs/cgroup")

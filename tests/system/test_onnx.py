@@ -11,10 +11,11 @@ import pytest
 
 from models.config import CELLS
 from models.sampling import SamplingConfig
+from tests.databases import once
 from tests.onnx_writing import written_by_onnxruntime
 from tests.system.harness import SMALL, Installation
 
-pytestmark = pytest.mark.system
+pytestmark = [once, pytest.mark.system]
 
 PROMPT, CHARACTERS, SEED = "99 bottles", 200, 5
 SAMPLING = {"temperature": 0.7, "top_k": 20}

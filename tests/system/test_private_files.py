@@ -5,7 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.databases import sqlite_only
 
+
+@sqlite_only
 def test_nobody_else_may_read_the_data_folder_and_what_is_in_it(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("CHARSMITH_")}

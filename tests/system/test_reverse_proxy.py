@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.databases import once
 from tests.docs.blocks import blocks_of
 from tests.system.harness import TEXT, Installation, free_port, wait_for
 
@@ -28,7 +29,7 @@ http {{
 }}
 """
 
-pytestmark = [pytest.mark.system, pytest.mark.skipif(NGINX is None, reason="nginx is not installed")]
+pytestmark = [once, pytest.mark.system, pytest.mark.skipif(NGINX is None, reason="nginx is not installed")]
 
 
 @contextmanager
@@ -69,9 +70,11 @@ def behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     made.environment |= {"CHARSMITH_ALLOWED_HOSTS": NAME, "CHARSMITH_MAX_CORPUS_BYTES": str(3_000_000)}
     try:
         made.start_api()
+        # A connection for each request: nginx may end an idle one just when the next is sent on it.
+        each = httpx.Limits(max_keepalive_connections=0)
         with (
             documented_nginx(tmp_path_factory.mktemp("nginx"), made.port) as port,
-            httpx.Client(base_url=f"http://127.0.0.1:{port}", headers={"Host": NAME}, timeout=20) as http,
+            httpx.Client(base_url=f"http://127.0.0.1:{port}", headers={"Host": NAME}, timeout=20, limits=each) as http,
         ):
             yield http
     finally:

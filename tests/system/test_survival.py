@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from tests.system.harness import Installation, children_of, command_of, kill, wait_for
+from app.forking import can_fork
+from tests.system.harness import Installation, children_of, command_of, kill, training_processes_of, wait_for
 
 pytestmark = pytest.mark.system
 
@@ -30,14 +31,14 @@ def test_a_job_whose_worker_is_killed_is_taken_over_and_ends_bit_for_bit_the_sam
     running: Installation, undisturbed: dict, installation: Installation
 ) -> None:
     first, job = training(installation, 20)
-    orphans = children_of(first.pid)
-    assert orphans, "the worker trains in a child process"
+    orphans = [*children_of(first.pid), *training_processes_of(first.pid)]
+    assert training_processes_of(first.pid), "the worker trains in a process of its own"
     first.kill()
     first.wait()
     installation.start("worker")
     done = installation.wait_for_status(job["id"], "succeeded")
     assert done["attempt"] == 2
-    wait_for("the killed worker's child to end", lambda: not _any_alive(orphans) or None)
+    wait_for("what the killed worker had started to end", lambda: not _any_alive(orphans) or None)
     same_as_undisturbed(running, undisturbed, installation, done)
 
 
@@ -66,9 +67,24 @@ def test_a_job_whose_training_process_is_killed_goes_on_in_the_same_worker(
     running: Installation, undisturbed: dict, installation: Installation
 ) -> None:
     worker, job = training(installation, 40)
-    for pid in children_of(worker.pid):
+    for pid in training_processes_of(worker.pid):
         assert os.getpriority(os.PRIO_PROCESS, pid) >= os.getpriority(os.PRIO_PROCESS, worker.pid) + 10
         kill(pid)
+    done = installation.wait_for_status(job["id"], "succeeded")
+    assert done["attempt"] == 2
+    assert worker.poll() is None
+    same_as_undisturbed(running, undisturbed, installation, done)
+
+
+@pytest.mark.skipif(not can_fork(), reason="nothing is forked here")
+def test_a_job_whose_process_was_forked_from_a_server_that_is_killed_goes_on_in_the_same_worker(
+    running: Installation, undisturbed: dict, installation: Installation
+) -> None:
+    worker, job = training(installation, 20)
+    (trains,) = training_processes_of(worker.pid)
+    (server,) = children_of(worker.pid)
+    kill(server)
+    wait_for("the training process to end", lambda: not _any_alive([trains]) or None)
     done = installation.wait_for_status(job["id"], "succeeded")
     assert done["attempt"] == 2
     assert worker.poll() is None
@@ -100,7 +116,7 @@ def test_a_job_that_kills_its_process_every_time_fails_as_a_crash_loop_and_other
     killed: set[int] = set()
 
     def kill_each_training_process() -> bool | None:
-        for pid in set(children_of(worker.pid)) - killed:
+        for pid in set(training_processes_of(worker.pid)) - killed:
             if installation.job(poison["id"])["progress"].get("step"):
                 kill(pid)
                 killed.add(pid)

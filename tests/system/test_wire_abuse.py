@@ -7,10 +7,12 @@ import httpx
 import pytest
 
 from tests.bad_inputs.wire import FORM, Answer, exchange, form, part, request
+from tests.databases import once
 from tests.process_figures import forget_peak, memory_mib, processor_seconds
 from tests.system.harness import Installation
 
 pytestmark = [
+    once,
     pytest.mark.system,
     pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only /proc tells what a process used"),
 ]

@@ -14,11 +14,12 @@ from app.store.opening import open_database
 from models.engine import Engine
 from models.rows import RowRequest
 from tests.api.generating import DEADLINE_SECONDS, tiny_checkpoint
+from tests.databases import fresh_database
 
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    made = open_database(f"sqlite:///{tmp_path}/charsmith.db")
+    made = open_database(fresh_database(tmp_path))
     yield made
     made.close()
 

@@ -20,6 +20,7 @@ FLOORS = {
     "torch": "2.11",  # CVE-2025-32434, CVE-2026-24747, CVE-2026-4538
     "jinja2": "3.1.6",  # CVE-2025-27516
     "sqlalchemy": "2.1.9",
+    "ray": "2.56",  # token authentication is 2.52's (CVE-2023-48022, CVE-2025-62593)
 }
 
 

@@ -12,6 +12,7 @@ from app.store.claims import Claim
 from app.store.database import Database
 from app.store.opening import open_database
 from models.config import ModelConfig, TrainingConfig
+from tests.databases import SERVER, fresh_database, give_back
 from worker.events import Event, Finished
 
 TEXT = b"to be, or not to be, that is the question\n" * 50
@@ -47,10 +48,14 @@ class ScriptedChild:
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    opened = open_database(f"sqlite:///{tmp_path / 'charsmith.db'}")
+def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
+    url = fresh_database(tmp_path)
+    if SERVER:  # for programs that a test starts
+        monkeypatch.setenv("CHARSMITH_DATABASE_URL", url)
+    opened = open_database(url)
     yield opened
     opened.close()
+    give_back(url)
 
 
 @pytest.fixture

@@ -20,7 +20,14 @@ from models.vocabulary import Vocabulary
 from worker import child, launch
 from worker.batches import Corpus, CorpusTooShort
 from worker.events import Event, Finished, Saved, Started, Ticked
-from worker.launch import TRAINING_ENVIRONMENT, ChildCrashed, TrainingChild, TrainingFailed, TrainingTask
+from worker.launch import (
+    TRAINING_ENVIRONMENT,
+    ChildCrashed,
+    TrainingChild,
+    TrainingFailed,
+    TrainingTask,
+    start_anew,
+)
 from worker.trainer import Diverged, InvalidResumePoint
 
 LIMIT_BYTES = 3 * 2**30
@@ -51,7 +58,7 @@ def task_of(folder: Path, text: str, normalization: str = "letters") -> Training
 
 
 def run(task: TrainingTask, sent: Sent) -> Sent:
-    child.run(task, sent, sent.pause_requested)  # type: ignore[arg-type]
+    child.run(task, sent, sent.pause_requested)
     return sent
 
 
@@ -168,7 +175,7 @@ def test_the_vocabulary_of_a_checkpoint_to_start_from_is_kept_and_the_texts_own_
 def test_a_text_of_which_letters_leaves_nothing_is_too_short(tmp_path: Path, text: str) -> None:
     with pytest.raises(CorpusTooShort, match=r"after normalization `letters`, .*at least 18") as raised:
         run(task_of(tmp_path, text), Sent())
-    refusal = child._refusal(raised.value)
+    refusal = child.refusal_of(raised.value)
     assert refusal is not None
     assert refusal.code == "corpus_too_short"
 
@@ -198,10 +205,28 @@ def memory_refused() -> Exception:
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else str(value),
 )
 def test_what_trying_again_would_not_help_is_refused_by_its_name(error: Exception, code: str | None) -> None:
-    refusal = child._refusal(error)
+    refusal = child.refusal_of(error)
     assert (refusal and refusal.code) == code
     if refusal is not None:
         assert type(error).__name__ in refusal.traceback
+
+
+def test_a_training_process_that_is_told_nothing_ends_without_a_traceback(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    process, ours = start_anew(task_of(tmp_path, TEXT))
+    ours.close()
+    assert process.wait() == 1
+    assert capfd.readouterr().err == ""
+
+
+def test_a_training_process_that_has_told_its_end_is_gone_by_itself(tmp_path: Path) -> None:
+    process = TrainingChild(replace(task_of(tmp_path, TEXT), compiled=str(Settings().compiled_dir)))
+    try:
+        assert isinstance([*process.events()][-1], Finished)
+        assert process._process.wait() == 0
+    finally:
+        process.close()
 
 
 def test_a_training_process_whose_worker_is_gone_ends_without_a_traceback(

@@ -14,6 +14,7 @@ import pytest
 
 from app.store.database import Database
 from app.store.workers import announce
+from tests.databases import sqlite_only
 from worker.health import new_worker_id, worker_beats
 
 HOST = "container"
@@ -67,6 +68,7 @@ def database_of(data_dir: Path, *statements: str) -> Path:
     return path
 
 
+@sqlite_only
 def test_a_check_before_there_is_a_database_creates_none(tmp_path: Path) -> None:
     done = check(tmp_path / "data")
 
@@ -75,6 +77,7 @@ def test_a_check_before_there_is_a_database_creates_none(tmp_path: Path) -> None
     assert not (tmp_path / "data").exists()
 
 
+@sqlite_only
 @pytest.mark.parametrize(
     "statements",
     [

@@ -16,13 +16,15 @@ from app.store.database import Database
 from app.store.errors import DatabaseBusy, DiskFull
 from app.store.job_state import JobStatus
 from models.config import ModelConfig, TrainingConfig
+from tests.databases import damage
 from tests.system.harness import wait_for
 from tests.worker.conftest import TEXT, ScriptedChild
-from worker import postponed, runner, workspace
+from worker import attempts, postponed, runner, workspace
 from worker.device import choose_device
 from worker.events import Evaluated, Finished, Progress, Sampled, Saved, Setback, Started, Ticked
+from worker.executor import OwnDevice
 from worker.launch import ChildCrashed, TrainingFailed, TrainingRefusal, TrainingTask
-from worker.runner import DeviceLost, Runner, training_threads
+from worker.runner import DeviceLost, Runner
 
 MEMORY_BYTES = 2**30
 STARTED = Started(0, 10, 1234, 20, 1900, 200, "cpu", "float32")
@@ -45,14 +47,14 @@ class Rig:
         self.tasks: list[TrainingTask] = []
         self.texts: list[bytes] = []
         self.stop = StopRequest()
+        self.executor = OwnDevice("cpu", MEMORY_BYTES, None)
+        self.executor.start = self._start
         self.runner = Runner(
             database,
             Settings(data_dir=folder, **settings),
             "worker-1",
-            "cpu",
+            self.executor,
             self.stop,
-            memory_bytes=MEMORY_BYTES,
-            start_child=self._start,
         )
         self.folder = folder / "tmp" / "attempts"
 
@@ -65,7 +67,7 @@ class Rig:
         for _ in self.children:
             claim = claims.claim_next(self.database, "worker-1")
             assert claim is not None
-            self.runner.run_job(claim)
+            self.runner._attempts.run(claim)
 
 
 def test_a_job_that_trains_to_its_end_succeeds_with_all_it_said(
@@ -112,7 +114,7 @@ def test_an_attempt_after_a_crash_goes_on_from_the_resume_point_and_drops_later_
 
 
 @pytest.mark.parametrize(
-    ("exit_code", "counted", "code", "attempts"),
+    ("exit_code", "counted", "code", "tries"),
     [(-9, 1, "out_of_memory", 2), (-9, 0, "crash_loop", 3), (-11, 1, "crash_loop", 3), (1, 1, "crash_loop", 3)],
 )
 def test_a_process_that_the_system_killed_for_lack_of_memory_is_tried_once_more(
@@ -123,22 +125,22 @@ def test_a_process_that_the_system_killed_for_lack_of_memory_is_tried_once_more(
     exit_code: int,
     counted: int,
     code: str,
-    attempts: int,
+    tries: int,
 ) -> None:
     kills = itertools.count(7, counted)
-    monkeypatch.setattr(runner, "memory_kills", lambda: next(kills))
-    rig = Rig(database, tmp_path, *[[STARTED, ChildCrashed(exit_code)]] * attempts)
+    monkeypatch.setattr(attempts, "memory_kills", lambda: next(kills))
+    rig = Rig(database, tmp_path, *[[STARTED, ChildCrashed(exit_code)]] * tries)
     rig.run_all()
     job = jobs.get_job(database, job_id)
     assert job.error is not None
-    assert (job.status, job.error["code"], job.attempt) == ("failed", code, attempts)
+    assert (job.status, job.error["code"], job.attempt) == ("failed", code, tries)
 
 
 def test_where_no_training_can_begin_any_more_the_worker_ends_and_no_job_pays_for_it(
     database: Database, job_id: str, tmp_path: Path
 ) -> None:
     rig = Rig(database, tmp_path, [ChildCrashed(1)])
-    rig.runner._device_works = lambda: False
+    rig.executor.works = lambda: False  # type: ignore[method-assign]
     with pytest.raises(DeviceLost, match="cpu does not work"):
         rig.runner.run()
     job = jobs.get_job(database, job_id)
@@ -153,7 +155,7 @@ def test_a_crash_that_the_device_is_not_to_blame_for_asks_nobody(
     database: Database, job_id: str, tmp_path: Path, script: list
 ) -> None:
     rig = Rig(database, tmp_path, script)
-    rig.runner._device_works = lambda: pytest.fail("asked")  # type: ignore[assignment]
+    rig.executor.works = lambda: pytest.fail("asked")  # type: ignore[method-assign]
     rig.run_all()
     assert jobs.get_job(database, job_id).status == "queued"
 
@@ -237,6 +239,28 @@ def test_a_job_that_does_not_fit_into_the_workers_memory_fails_with_the_estimate
         assert "1.0 GiB" in job.error["detail"]
 
 
+def test_a_worker_whose_executor_is_lost_ends_and_claims_nothing(
+    database: Database, job_id: str, tmp_path: Path
+) -> None:
+    """A dispatcher whose node died would fail each job of the queue by turns."""
+    rig = Rig(database, tmp_path)
+    rig.executor.is_lost = lambda: True  # type: ignore[method-assign]
+    rig.executor.places = lambda: 0  # type: ignore[method-assign]
+    with pytest.raises(DeviceLost):
+        rig.runner.run()
+    assert jobs.get_job(database, job_id).status is JobStatus.QUEUED
+
+
+def test_a_job_is_not_refused_by_a_worker_that_does_not_know_its_memory(
+    database: Database, job_id: str, tmp_path: Path
+) -> None:
+    """A dispatcher whose nodes have not joined yet."""
+    rig = Rig(database, tmp_path, [STARTED, Finished(10, "budget", None, None)])
+    rig.executor.memory_bytes = None
+    rig.run_all()
+    assert jobs.get_job(database, job_id).status is JobStatus.SUCCEEDED
+
+
 def test_an_error_while_recording_ends_the_attempt_and_not_the_job(
     database: Database, job_id: str, tmp_path: Path
 ) -> None:
@@ -276,7 +300,7 @@ def test_a_runner_that_lost_its_lease_writes_nothing_more(database: Database, jo
     other = claims.claim_next(database, "worker-2")
     assert other is not None
     rig = Rig(database, tmp_path, [STARTED, progress(5), Finished(5, "budget", None, None)])
-    rig.runner.run_job(claim)
+    rig.runner._attempts.run(claim)
     job = jobs.get_job(database, job_id)
     assert (job.status, job.attempt, job.worker) == ("running", other.attempt, "worker-2")
     assert metrics.read_metrics(database, job_id) == []
@@ -360,7 +384,7 @@ def test_a_job_for_whose_text_there_is_no_room_keeps_no_other_waiting(
     plan = {"model": ModelConfig().as_dict(), "training": TrainingConfig(steps=10).as_dict()}
     small, _ = jobs.enqueue(database, name="small", corpus_id=corpus.id, **plan)
     rig = Rig(database, tmp_path, [STARTED, Finished(10, "budget", None, None)])
-    real = runner.prepare
+    real = attempts.prepare
 
     def prepare_small(database: Database, claim: claims.Claim, *told: Any, **more: Any) -> TrainingTask:
         if claim.job.id == job_id:
@@ -369,8 +393,8 @@ def test_a_job_for_whose_text_there_is_no_room_keeps_no_other_waiting(
         rig.stop.set()
         return task
 
-    monkeypatch.setattr(runner, "prepare", prepare_small)
-    monkeypatch.setattr(runner, "ROOM_SECONDS", 0.0)
+    monkeypatch.setattr(attempts, "prepare", prepare_small)
+    monkeypatch.setattr(attempts, "ROOM_SECONDS", 0.0)
     monkeypatch.setattr(postponed, "FIRST_SECONDS", 60.0)
     too_long = threading.Timer(20, rig.stop.set)
     too_long.start()
@@ -409,9 +433,7 @@ def test_a_checkpoint_damaged_while_the_job_waited_fails_it_at_once_and_is_not_u
     database: Database, tmp_path: Path
 ) -> None:
     job_id, checkpoint = continued(database)
-    with database.write() as connection:
-        damaged = "UPDATE blob_chunks SET data = CAST('damaged' AS BLOB) WHERE blob_id = ?"
-        connection.exec_driver_sql(damaged, (checkpoint.blob_id,))
+    damage(database, checkpoint.blob_id, b"damaged")
     rig = Rig(database, tmp_path, [])
     rig.run_all()
     job = jobs.get_job(database, job_id)
@@ -436,7 +458,7 @@ def test_a_starting_worker_sweeps_what_crashed_ones_left_and_tells_what_it_does(
     class Watching(Rig):
         def _start(self, task: TrainingTask) -> ScriptedChild:
             self.stop.set()
-            told.append(self.runner._job_id)
+            told.append(self.runner._attempts.oldest())
             return super()._start(task)
 
     rig = Watching(database, tmp_path, [STARTED, Finished(10, "budget", None, None)])
@@ -494,4 +516,5 @@ def test_a_device_of_another_kind_is_refused_by_name() -> None:
 
 def test_training_uses_the_cores_that_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {1, 4, 5})
-    assert training_threads() == 3
+    assert OwnDevice("cpu", MEMORY_BYTES, None).threads == 3
+    assert OwnDevice("cpu", MEMORY_BYTES, 2).threads == 2
