@@ -32,7 +32,7 @@ IDLE_SECONDS = 60.0
 """So long without a training, and an actor ends: its place is others' then."""
 MOST_PLACES = 200
 """Trainings at once of one dispatcher: each writes to the database some three times a second, which a file of SQLite
-takes from 197, and has two threads here."""
+takes from 197 on a busy machine (docs/scaling.md), and has two threads here."""
 
 
 class RayCluster:

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from tests.compose.engine import ROOT, Composed, assert_keeps_a_secret, run, running, step, succeeds
+from tests.compose.engine import ROOT, Composed, assert_keeps_a_secret, run, running, step
 from tests.docs.blocks import blocks_of
 from tests.system.harness import wait_for
 
@@ -32,18 +31,6 @@ TAKEN_OVER_SECONDS = 45.0
 START = "(umask 077 && printf 'COMPOSE_FILE=docker-compose.yml:docker-compose.postgres.yml"
 BACKUP = "(umask 077 && docker compose exec -T db pg_dump"
 """How the page's commands begin: to start, and for a backup."""
-
-
-@pytest.fixture(scope="module")
-def postgres(engine: None) -> str:
-    """The image: the one that the file names, or the stand-in."""
-    named = yaml.safe_load((ROOT / FILES[1]).read_text())["services"]["db"]["image"]
-    official = str(named).removeprefix("${POSTGRES_IMAGE:-").removesuffix("}")
-    if succeeds("docker", "image", "inspect", official) or succeeds("docker", "pull", "--quiet", official):
-        return official
-    with step(f"a stand-in for {official} built"):
-        run("docker", "build", "--network=host", "--tag", "charsmith-postgres:test", "tests/compose/postgres")
-    return "charsmith-postgres:test"
 
 
 @pytest.fixture(scope="module")

@@ -8,14 +8,14 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.compose.engine import ROOT, Composed, assert_keeps_a_secret, run, running, step
+from tests.compose.engine import ROOT, assert_keeps_a_secret, run, running, step
+from tests.compose.ray_stack import RayStack
 from tests.docs.blocks import blocks_of
 from tests.system.harness import wait_for
 
@@ -30,8 +30,6 @@ LONG, SHORT = 6_000, 400
 """Steps: enough for what happens to a job meanwhile."""
 COMPILED_SECONDS = 180.0
 """On a new volume nodes first compile what they train with."""
-AGAIN_SECONDS = 180.0
-"""A node notices after a minute that its head is another one; then it starts anew."""
 STOP_SECONDS = 30
 """The grace time."""
 OURS = ("head-1", "node-1", "node-2", "worker-1")
@@ -41,57 +39,13 @@ START = "(umask 077 && printf 'COMPOSE_FILE=docker-compose.yml:docker-compose.ra
 
 
 @pytest.fixture(scope="module")
-def ray_image(engine: None) -> str:
-    with step("image with Ray built"):
-        index = f"TORCH_INDEX={os.environ.get('TORCH_INDEX', '')}"
-        arguments = ("--build-arg", index, "--build-arg", "EXTRAS=ray", "--tag", "charsmith:test-ray")
-        run("docker", "build", "--network=host", *arguments, ".")
-    return "charsmith:test-ray"
-
-
-@pytest.fixture(scope="module")
-def stack(ray_image: str) -> Iterator[Composed]:
+def stack(ray_image: str) -> Iterator[RayStack]:
     settings = {"RAY_AUTH_TOKEN": TOKEN, "NODE_MEMORY": "4g", "STORE_MEMORY": "256m"}
-    with running(Composed(PROJECT, *FILES, **settings)) as composed:
+    with running(RayStack(PROJECT, *FILES, **settings)) as composed:
         yield composed
 
 
-def container(name: str) -> dict[str, Any]:
-    return json.loads(run("docker", "inspect", f"{PROJECT}-{name}"))[0]
-
-
-def processes(name: str) -> dict[int, tuple[str, str]]:
-    """Of a container: user and command of each, by its id on this machine."""
-    lines = run("docker", "top", f"{PROJECT}-{name}", "-eo", "uid,pid,args").splitlines()[1:]
-    return {int(pid): (uid, command) for uid, pid, command in (line.split(maxsplit=2) for line in lines)}
-
-
-def at_work() -> list[str]:
-    """The nodes on which an actor trains."""
-    nodes = [name for name in OURS if name.startswith("node") and container(name)["State"]["Running"]]
-    return [name for name in nodes if any(command.startswith("ray::Train") for _, command in processes(name).values())]
-
-
-def kill_from_outside(name: str) -> None:
-    """Its main process, as a crash would; the restart policy does not heed `docker kill`."""
-    os.kill(container(name)["State"]["Pid"], signal.SIGKILL)
-
-
-@contextmanager
-def started_again(*names: str) -> Iterator[None]:
-    before = {name: container(name)["RestartCount"] for name in names}
-    yield
-    for name in names:
-        with step(f"  {name} is back"):
-            wait_for(f"{name} to be back", lambda name=name: is_back(name, before[name]) or None, AGAIN_SECONDS)
-
-
-def is_back(name: str, restarts: int) -> bool:
-    now = container(name)
-    return now["RestartCount"] > restarts and now["State"].get("Health", {}).get("Status") == "healthy"
-
-
-def everything(stack: Composed) -> dict[str, Any]:
+def everything(stack: RayStack) -> dict[str, Any]:
     """All that the service has, as it lists it."""
     return {what: stack.http.get(f"/{what}?limit=100").json()["data"] for what in ("corpora", "jobs", "models")}
 
@@ -131,8 +85,8 @@ def test_the_image_with_ray_is_another_one_and_not_much_larger(ray_image: str, i
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_a_container_of_the_cluster_can_gain_nothing(stack: Composed, name: str) -> None:
-    found = container(name)
+def test_a_container_of_the_cluster_can_gain_nothing(stack: RayStack, name: str) -> None:
+    found = stack.container(name)
     host = found["HostConfig"]
     assert found["State"]["Health"]["Status"] == "healthy"
     assert host["ReadonlyRootfs"]
@@ -144,7 +98,7 @@ def test_a_container_of_the_cluster_can_gain_nothing(stack: Composed, name: str)
     assert host["RestartPolicy"]["Name"] == "unless-stopped"
     assert host["Init"]
     assert found["Config"]["StopTimeout"] == STOP_SECONDS
-    assert {user for user, _ in processes(name).values()} == {"10001"}
+    assert {user for user, _ in stack.processes(name).values()} == {"10001"}
     check = "import pathlib; pathlib.Path('/opt/x').write_text('x')"
     tried = subprocess.run(
         ["docker", "exec", f"{PROJECT}-{name}", "python", "-c", check], capture_output=True, text=True, check=False
@@ -152,35 +106,35 @@ def test_a_container_of_the_cluster_can_gain_nothing(stack: Composed, name: str)
     assert "Read-only file system" in tried.stderr
 
 
-def test_nothing_but_the_service_is_published_and_the_service_does_not_reach_the_cluster(stack: Composed) -> None:
+def test_nothing_but_the_service_is_published_and_the_service_does_not_reach_the_cluster(stack: RayStack) -> None:
     for name in OURS:
-        assert not container(name)["HostConfig"]["PortBindings"]
-        for network in container(name)["NetworkSettings"]["Networks"]:
+        assert not stack.container(name)["HostConfig"]["PortBindings"]
+        for network in stack.container(name)["NetworkSettings"]["Networks"]:
             assert json.loads(run("docker", "network", "inspect", network))[0]["Internal"]
-    assert list(container("api-1")["HostConfig"]["PortBindings"]) == ["8000/tcp"]
+    assert list(stack.container("api-1")["HostConfig"]["PortBindings"]) == ["8000/tcp"]
     cluster = f"{PROJECT}_cluster"
-    assert cluster not in container("api-1")["NetworkSettings"]["Networks"]
+    assert cluster not in stack.container("api-1")["NetworkSettings"]["Networks"]
     for name in ("head-1", "node-1", "node-2"):
-        assert list(container(name)["NetworkSettings"]["Networks"]) == [cluster]
+        assert list(stack.container(name)["NetworkSettings"]["Networks"]) == [cluster]
 
 
-def test_nodes_have_neither_the_data_nor_a_volume_that_would_be_left_behind(stack: Composed) -> None:
-    volumes = {name: [mount.get("Name") for mount in container(name)["Mounts"]] for name in OURS}
+def test_nodes_have_neither_the_data_nor_a_volume_that_would_be_left_behind(stack: RayStack) -> None:
+    volumes = {name: [mount.get("Name") for mount in stack.container(name)["Mounts"]] for name in OURS}
     nodes, data = f"{PROJECT}_nodes", f"{PROJECT}_data"
     assert volumes == {"head-1": [], "node-1": [nodes], "node-2": [nodes], "worker-1": [data]}
 
 
-def test_the_store_fits_into_the_shared_memory_and_the_memory_is_that_of_the_container(stack: Composed) -> None:
+def test_the_store_fits_into_the_shared_memory_and_the_memory_is_that_of_the_container(stack: RayStack) -> None:
     (worker,) = stack.http.get("/readyz").json()["workers"]
-    node = container("node-1")["HostConfig"]
+    node = stack.container("node-1")["HostConfig"]
     assert node["Memory"] / 2 < worker["memory_bytes"] < node["Memory"] - node["ShmSize"] / 2
-    (raylet,) = [command for _, command in processes("node-1").values() if "raylet --raylet_socket" in command]
+    (raylet,) = [command for _, command in stack.processes("node-1").values() if "raylet --raylet_socket" in command]
     (store,) = [each for each in raylet.split() if each.startswith("--object_store_memory=")]
     assert node["ShmSize"] / 2 < int(store.partition("=")[2]) < node["ShmSize"]
 
 
 @pytest.mark.parametrize("told", [("RAY_AUTH_TOKEN=another",), ("RAY_AUTH_MODE=disabled",)], ids=["another", "none"])
-def test_nobody_joins_with_another_token_or_without_one(stack: Composed, told: tuple[str]) -> None:
+def test_nobody_joins_with_another_token_or_without_one(stack: RayStack, told: tuple[str]) -> None:
     command = ["docker", "compose", "run", "--rm", "--no-deps", "-T", "--env", *told, "node"]
     with step("refused"):
         tried = subprocess.run(
@@ -192,13 +146,13 @@ def test_nobody_joins_with_another_token_or_without_one(stack: Composed, told: t
     assert "Ray runtime started" not in said
 
 
-def test_jobs_train_on_both_nodes_at_once_and_go_on_when_one_of_them_is_killed(stack: Composed) -> None:
+def test_jobs_train_on_both_nodes_at_once_and_go_on_when_one_of_them_is_killed(stack: RayStack) -> None:
     stack.wait_until_ready()
     stack.upload()
     jobs = [stack.submit(steps=LONG, evaluate_every=100, seed=7), stack.submit(steps=LONG, evaluate_every=100, seed=7)]
     waits = stack.submit(steps=SHORT)
     with step("both nodes train"):
-        wait_for("both nodes at work", lambda: at_work() == ["node-1", "node-2"] or None, COMPILED_SECONDS)
+        wait_for("both nodes at work", lambda: stack.at_work() == ["node-1", "node-2"] or None, COMPILED_SECONDS)
         for job in jobs:
             stack.wait_for_step(job["id"], 100, COMPILED_SECONDS)
     assert stack.job(waits["id"])["status"] == "queued", "there are two places"
@@ -214,15 +168,17 @@ def test_jobs_train_on_both_nodes_at_once_and_go_on_when_one_of_them_is_killed(s
         stack.up()
 
 
-def test_a_killed_dispatcher_and_one_whose_node_dies_are_started_again_and_lose_nothing(stack: Composed) -> None:
+def test_a_killed_dispatcher_and_one_whose_node_dies_are_started_again_and_lose_nothing(stack: RayStack) -> None:
     (same, *_) = [job for job in everything(stack)["jobs"] if job["training"]["steps"] == LONG]
     job = stack.submit(steps=LONG, evaluate_every=100, seed=7)
     stack.wait_for_step(job["id"], 100, COMPILED_SECONDS)
-    with started_again("worker-1"):
-        kill_from_outside("worker-1")
+    with stack.started_again("worker-1"):
+        stack.kill_from_outside("worker-1")
     stack.wait_for_step(job["id"], stack.latest_step(stack.job(job["id"])) + 1, COMPILED_SECONDS)
-    with started_again("worker-1"):
-        (raylet,) = [pid for pid, (_, command) in processes("worker-1").items() if "raylet --raylet_sock" in command]
+    with stack.started_again("worker-1"):
+        (raylet,) = [
+            pid for pid, (_, command) in stack.processes("worker-1").items() if "raylet --raylet_sock" in command
+        ]
         os.kill(raylet, signal.SIGKILL)
     with step("the job has ended"):
         done = stack.wait_for_status(job["id"], "succeeded", seconds=300)
@@ -230,12 +186,12 @@ def test_a_killed_dispatcher_and_one_whose_node_dies_are_started_again_and_lose_
     assert stack.losses(job["id"]) == stack.losses(same["id"])
 
 
-def test_a_dispatcher_that_is_stopped_stores_a_resume_point_and_spends_no_attempt(stack: Composed) -> None:
+def test_a_dispatcher_that_is_stopped_stores_a_resume_point_and_spends_no_attempt(stack: RayStack) -> None:
     job = stack.submit(steps=LONG, evaluate_every=100)
     stack.wait_for_step(job["id"], 100, COMPILED_SECONDS)
     with step("stopped"):
         stack.compose("stop", "worker")
-    state = container("worker-1")["State"]
+    state = stack.container("worker-1")["State"]
     assert state["ExitCode"] == 0, run("docker", "logs", "--tail", "20", f"{PROJECT}-worker-1")
     left = stack.job(job["id"])
     assert left["status"] == "queued"
@@ -246,16 +202,16 @@ def test_a_dispatcher_that_is_stopped_stores_a_resume_point_and_spends_no_attemp
     assert done["attempt"] == 2
 
 
-def test_all_come_back_when_the_head_is_killed(stack: Composed) -> None:
+def test_all_come_back_when_the_head_is_killed(stack: RayStack) -> None:
     job = stack.submit(steps=LONG, evaluate_every=100)
     stack.wait_for_step(job["id"], 100, COMPILED_SECONDS)
-    with started_again(*OURS):
-        kill_from_outside("head-1")
+    with stack.started_again(*OURS):
+        stack.kill_from_outside("head-1")
     with step("the job has ended"):
         stack.wait_for_status(job["id"], "succeeded", seconds=300)
 
 
-def test_all_is_there_after_down_and_up(stack: Composed) -> None:
+def test_all_is_there_after_down_and_up(stack: RayStack) -> None:
     before = everything(stack)
     with step("down, and up"):
         stack.compose("down")
@@ -265,7 +221,7 @@ def test_all_is_there_after_down_and_up(stack: Composed) -> None:
     stack.wait_for_status(stack.submit(steps=SHORT)["id"], "succeeded", seconds=COMPILED_SECONDS)
 
 
-def test_the_commands_of_the_page_make_a_token_and_start_it(stack: Composed, tmp_path: Path) -> None:
+def test_the_commands_of_the_page_make_a_token_and_start_it(stack: RayStack, tmp_path: Path) -> None:
     (commands,) = [block.text for block in blocks_of("docs/containers.md", "sh") if block.text.startswith(START)]
     settings, *others = commands.splitlines()
     assert_keeps_a_secret(stack, settings, tmp_path, FILES, "RAY_AUTH_TOKEN")
