@@ -50,6 +50,7 @@ class ForkServer:
     def __init__(self, module: str, *, niceness: int, env: Mapping[str, str]) -> None:
         self._server = start_module(module, niceness=niceness, env=env)
         self._last: ForkedProcess | None = None
+        self._has_forked = False
 
     @property
     def pid(self) -> int:
@@ -66,6 +67,7 @@ class ForkServer:
             ours.close()
             line.close()
             raise
+        self._has_forked = self._has_forked or (self._last is not None and self._last.was_forked)
         self._last = ForkedProcess(self._server.process, line)
         return self._last, ours
 
@@ -75,7 +77,7 @@ class ForkServer:
     def has_given_up(self) -> bool:
         """Whether it has ended by itself, and forked nothing."""
         status = self._server.process.poll()
-        return status is not None and status > 0 and not (self._last and self._last.was_forked)
+        return status is not None and status > 0 and not self._has_forked and not (self._last and self._last.was_forked)
 
     def close(self) -> None:
         """It is gone, and what it forked ends."""

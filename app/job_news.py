@@ -1,7 +1,7 @@
 """Wakes those of this process who follow a job when it has news.
 
-Knows no HTTP. However many follow, one thread listens to a database, and only as long as somebody follows. Invariant: a
-follower is woken after every change of its job; it may be woken in vain.
+Knows no HTTP. However many follow, and however often they come and go, one thread listens to a database, while somebody
+follows and a moment longer. Invariant: a follower is woken after every change of its job; it may be woken in vain.
 """
 
 import asyncio
@@ -16,7 +16,9 @@ from app.store.notices import Told, listening
 log = logging.getLogger(__name__)
 
 WAIT_SECONDS = 0.5
-"""How long the thread may go on after its last follower."""
+"""Between two looks of the thread at whether it is to end."""
+LINGER_SECONDS = 2.0
+"""So long it goes on without a follower: the next one needs no other."""
 RETRY_SECONDS = 1.0
 """Without a listener followers look so often."""
 
@@ -42,8 +44,12 @@ class JobNews:
             if not of_job:
                 del hub.followers[job_id]
             if not hub.followers:
-                hub.stopping.set()
-                del self._hubs[database]
+                hub.loop.call_later(LINGER_SECONDS, self._end_unused, database, hub)
+
+    def _end_unused(self, database: Database, hub: "_Hub") -> None:
+        if not hub.followers and self._hubs.get(database) is hub:
+            hub.stopping.set()
+            del self._hubs[database]
 
     def wake_all(self) -> None:
         """Everybody looks."""
@@ -58,7 +64,7 @@ class _Hub:
         self.followers: dict[str, set[asyncio.Event]] = {}
         self.stopping = threading.Event()
         self._database = database
-        self._loop = loop
+        self.loop = loop
         threading.Thread(target=self._listen, name="job-news", daemon=True).start()
 
     def wake(self, told: Told) -> None:
@@ -85,6 +91,6 @@ class _Hub:
 
     def _tell(self, told: Told) -> None:
         try:
-            self._loop.call_soon_threadsafe(self.wake, told)
+            self.loop.call_soon_threadsafe(self.wake, told)
         except RuntimeError:  # the loop is closed: nobody follows any more
             self.stopping.set()

@@ -1,9 +1,13 @@
 """What all tests need."""
 
+import os
 import sys
 from collections.abc import Iterator
 
 import pytest
+
+# Before anything imports Ray, as `worker.ray_driver` does: a call without a cluster is an error and starts none.
+os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
 
 
 @pytest.fixture(autouse=True)

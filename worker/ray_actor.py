@@ -8,6 +8,7 @@ the node. Invariant: a training's process ends with the actor.
 import importlib.metadata
 import os
 import platform
+import secrets
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
@@ -68,7 +69,7 @@ class TrainingActor:
         place = {"name": platform.node(), "version": "", "fault": ""}
         try:
             place["version"] = installed_version()
-            with attempt_folder(node_settings().temporary_dir / "attempts"):
+            with attempt_folder(node_settings().temporary_dir / "attempts", f"question-{secrets.token_hex(8)}"):
                 # Also of a CPU: PyTorch may be missing, and each job would seem to crash.
                 if (answer := ask_device(device)).returncode != 0:
                     place["fault"] = answer.stderr.strip() or f"{device} does not work"

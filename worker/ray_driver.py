@@ -39,6 +39,7 @@ def connect(wanted: str, threads: int | None) -> "RayCluster":
     require_token()
     require_answer(address)
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_COLOR_PREFIX": "0"} | os.environ
+    os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # a call that comes after the end joins nothing anew
     sys.stdout = RayOutput()
     try:
         import ray

@@ -21,6 +21,8 @@ SILENT_SECONDS = 5.0
 """A head that has said nothing for so long is taken to be away."""
 REFUSED_SECONDS = 300.0
 """For so long a node is left alone on which no training can begin."""
+BUSY_SECONDS = 30.0
+"""For so long one that did not have in time what a training needs: others have it, who end at any moment."""
 ANSWER_SECONDS = 2.0
 """Which a node has to take a connection."""
 
@@ -85,11 +87,11 @@ class Nodes:
             self._refused = {node_id: until for node_id, until in self._refused.items() if until > now}
             return [node for node in self._living if node.id not in self._refused]
 
-    def refuse(self, node: Node, why: str) -> None:
+    def refuse(self, node: Node, why: str, seconds: float = REFUSED_SECONDS) -> None:
         """Leave it alone for a while."""
-        log.warning("node %s (%s) is left alone for %.0f s: %s", node.address, node.id, REFUSED_SECONDS, why)
+        log.warning("node %s (%s) is left alone for %.0f s: %s", node.address, node.id, seconds, why)
         with self._lock:
-            self._refused[node.id] = time.monotonic() + REFUSED_SECONDS
+            self._refused[node.id] = time.monotonic() + seconds
 
     def suspect(self, node: Node) -> None:
         """A training there was lost. If the node does not answer either, it is left alone: until the head has noticed,

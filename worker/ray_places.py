@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from models.memory_estimate import readable
 from worker.executor import NoPlace
-from worker.ray_nodes import Node, Nodes
+from worker.ray_nodes import BUSY_SECONDS, Node, Nodes
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,10 @@ class Place:
     def refuse(self, why: str) -> None:
         """No training can begin on this node: it is left alone for a while, else it would always have room."""
         self._nodes.refuse(self.node, why)
+
+    def wait_for_others(self, why: str) -> None:
+        """What was taken here is not to be had yet: the node is left alone for a moment."""
+        self._nodes.refuse(self.node, why, BUSY_SECONDS)
 
     def suspect(self) -> None:
         """The training here was lost: the node is left alone if it does not answer."""

@@ -35,7 +35,7 @@ LOOK_SECONDS = 0.5
 """Between two looks at whether it has been killed meanwhile."""
 KILLED_SECONDS = 2.0
 """Which Ray has to say that an actor is gone; then it is taken to be. An order may be lost with a head or a network."""
-CLEAN_SECONDS = 1.0
+CLEAN_SECONDS = 3.0
 """Which an actor has to be ready for the next training, when one has said its last word."""
 FAULTS = (ConnectionError, RuntimeError, ValueError, RayError)
 """What Ray raises when it cannot do what it is asked for."""
@@ -151,7 +151,8 @@ class RayTraining:
         while not ray.wait([said], timeout=LOOK_SECONDS)[0]:
             self._look()
             if time.monotonic() > until:
-                raise self._no_place(f"nothing came of `{method}` within {seconds:.0f} s")
+                # An actor that does not begin waits for what others have taken on its node, or for a slow start.
+                raise self._no_place(f"nothing came of `{method}` within {seconds:.0f} s", is_busy=method == "place")
         try:
             return ray.get(said, timeout=seconds)
         except Exception as error:  # whatever is raised there: by Ray, or for what is not installed
@@ -160,10 +161,13 @@ class RayTraining:
             self._place.suspect()
             raise NoPlace(f"its place was lost: {_told(error)}") from error
 
-    def _no_place(self, why: str) -> NoPlace | ChildCrashed:
+    def _no_place(self, why: str, *, is_busy: bool = False) -> NoPlace | ChildCrashed:
         if self._killed_at is not None:  # that is why
             return ChildCrashed(-9, "the training was killed before it began")
-        self._place.refuse(why)
+        if is_busy:
+            self._place.wait_for_others(why)
+        else:
+            self._place.refuse(why)
         return NoPlace(f"no training can begin on node {self._place.node.address}: {why}")
 
     def _next(self) -> Any:

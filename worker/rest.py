@@ -38,8 +38,12 @@ class Rest:
                 told = self._listener.wait(min(left, LOOK_SECONDS))
                 if told is None or told:
                     return
-        except StoreError as error:
-            log.debug("nobody tells of new jobs: %s", error)
+        except Exception as error:  # whatever it is, a worker outlives it, and looks by itself meanwhile
+            log.log(
+                logging.DEBUG if isinstance(error, StoreError) else logging.ERROR,
+                "nobody tells of new jobs",
+                exc_info=True,
+            )
             self.end()
             self._stop.wait(max(0.0, until - time.monotonic()))
 

@@ -108,9 +108,11 @@ async def follow_job(
     """
     stopping: asyncio.Event = request.app.state.stopping
     seen = last_event_id or 0
-    with request.app.state.job_news.of(database, job.id) as changed:
+    changed: asyncio.Event | None = None
+    with contextlib.ExitStack() as following:
         while not stopping.is_set():
-            changed.clear()  # before it is looked: what comes later wakes us again
+            if changed is not None:
+                changed.clear()  # before it is looked: what comes later wakes us again
             try:
                 if await request.state.is_refused():
                     return
@@ -124,6 +126,9 @@ async def follow_job(
                 continue
             if finished:
                 return
+            if changed is None:  # not before: of a job that has ended nobody needs to listen for news
+                changed = following.enter_context(request.app.state.job_news.of(database, job.id))
+                continue
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(changed.wait(), LOOK_ANYWAY_SECONDS)
 

@@ -69,8 +69,10 @@ def claim_next(database: Database, worker_id: str, *, not_now: Collection[str] =
         if job_id is None:
             return None
         job = read_job(connection, job_id)
-        take_turn(connection, job.key_id)
         resume_blob = connection.execute(select(jobs.c.resume_blob_id).where(jobs.c.id == job_id)).scalar_one()
+        take_turn(
+            connection, job.key_id
+        )  # last: under PostgreSQL claims of the same key wait for each other from here on
         claim = Claim(job, job.attempt, resume_blob)
         fault_point("claim.taking")
     fault_point("claim.taken")

@@ -95,7 +95,7 @@ class Database:
             fault_point("space.given_back")
             let_others_write()
         # In WAL mode the file itself shrinks when the log is copied into it.
-        with self._driver_errors(), closing(self._engine.raw_connection()) as connection:
+        with self.driver_errors(), closing(self._engine.raw_connection()) as connection:
             connection.cursor().execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def shorten_log(self) -> int:
@@ -107,7 +107,7 @@ class Database:
         log = Path(f"{self._engine.url.database}-wal")
         if self.dialect != "sqlite" or not log.exists() or log.stat().st_size <= LOG_BYTES:
             return 0
-        with self._driver_errors(), closing(self._engine.raw_connection()) as connection:
+        with self.driver_errors(), closing(self._engine.raw_connection()) as connection:
             cursor = connection.cursor()
             # Most of it is copied while others write; what holds them up has the rest alone to copy.
             cursor.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
@@ -136,7 +136,7 @@ class Database:
         """Tells whether others have committed, on a connection of its own; None where that costs as much as looking."""
         if self.dialect != "sqlite":
             return None
-        with self._driver_errors():
+        with self.driver_errors():
             pooled = self._engine.raw_connection()
             connection = pooled.driver_connection
             pooled.detach()
@@ -150,7 +150,7 @@ class Database:
     def lasting_connection(self) -> Iterator[Any]:
         """A connection of PostgreSQL's driver for whoever listens for long: it is none of the pool's, and each of its
         statements is a transaction."""
-        with self._driver_errors():
+        with self.driver_errors():
             pooled = self._engine.raw_connection()
             connection = pooled.driver_connection
             pooled.detach()
@@ -166,8 +166,8 @@ class Database:
         self._engine.dispose()
 
     @contextmanager
-    def _driver_errors(self) -> Iterator[None]:
-        """As `_named_errors`, where the driver is called and nothing else."""
+    def driver_errors(self) -> Iterator[None]:
+        """Around calls of the driver, and nothing else: what the database does to them is a StoreError."""
         with self._named_errors(), damage_told(self._engine.dialect.loaded_dbapi):
             yield
 

@@ -42,7 +42,7 @@ def listening(database: Database) -> Iterator[Listener]:
     else:
         with database.lasting_connection() as connection:
             connection.execute(f"LISTEN {CHANNEL}")
-            yield _OfNotify(connection)
+            yield _OfNotify(database, connection)
 
 
 class _OfCommits:
@@ -65,7 +65,8 @@ class _OfCommits:
 class _OfNotify:
     """PostgreSQL: the channel tells the ids."""
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, database: Database, connection: Any) -> None:
+        self._database = database
         self._connection = connection
         self._began = False
 
@@ -73,6 +74,10 @@ class _OfNotify:
         if not self._began:  # what was told before anybody listened
             self._began = True
             return None
-        with closing(self._connection.notifies(timeout=seconds, stop_after=1)) as notices:
+        # Named here: who holds the listener on a stack of contexts gets its errors past `lasting_connection`.
+        with (
+            self._database.driver_errors(),
+            closing(self._connection.notifies(timeout=seconds, stop_after=1)) as notices,
+        ):
             told = frozenset(notice.payload for notice in notices)
         return None if "" in told else told

@@ -65,6 +65,13 @@ def postgres_engine(url: URL) -> Engine:
         connection.execute(SESSION)
         connection.commit()
 
+    @event.listens_for(engine, "checkin")
+    def forget_readers(connection: Any, _record: object) -> None:
+        # After a reader SQLAlchemy asks for READ WRITE, which a server that takes no writes refuses in other words than
+        # it refuses a write, and which a default of the server's would not hold against.
+        if connection is not None and not connection.closed:
+            connection.read_only = None
+
     return engine
 
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, false, select, update
 
 from app.fault_points import fault_point
 from app.store.database import Database
@@ -83,9 +83,11 @@ class StaleWatch:
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
         """A writing transaction. Raises DatabaseBusy if the lock was waited for so long that heartbeats wait as well:
-        SQLite gives it to anyone of those who wait."""
+        whoever waits may get it first. Raises StoreError where nobody can write."""
         asked_at = self._monotonic()
         with self._database.write() as connection:
+            # What a heartbeat needs: under PostgreSQL a transaction alone holds no lock and may be a standby's.
+            connection.execute(update(jobs).where(false()).values(heartbeat=jobs.c.heartbeat))
             waited = self._monotonic() - asked_at
             if waited > self._lease_seconds * WAIT:
                 raise DatabaseBusy(waited)

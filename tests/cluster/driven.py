@@ -1,18 +1,22 @@
 """A real Ray cluster on this machine, driven from another process than its own."""
 
-import fcntl
 import json
 import os
+import select
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from tests.system.harness import children_of, command_of
 
-FORKS_FOLDERS = "attempt-forks-*"
-"""Of processes that fork trainings, beside the trainings' own."""
+FORKS_FOLDERS, QUESTIONS_FOLDERS = "attempt-forks-*", "attempt-question-*"
+"""Of processes that fork trainings, and of a new place's answer, beside the trainings' own."""
+ORDER_SECONDS = 180.0
+CLOSE_SECONDS = 90.0
 LATER = 400.0
 """A busy machine starts Ray's processes slowly, and two trainings may share a core."""
 TOKEN = "a-token-of-the-tests-and-of-nobody-else"
@@ -49,7 +53,8 @@ class DrivenCluster:
 
     def _hear(self) -> None:
         assert self._program.stdout is not None
-        line = self._program.stdout.readline()
+        ready, _, _ = select.select([self._program.stdout], [], [], ORDER_SECONDS)
+        line = self._program.stdout.readline() if ready else ""
         assert line, (self.folder / "nodes.log").read_text()
         told: dict[str, Any] = json.loads(line)
         self.address, self.living = told["address"], told["living"]
@@ -61,7 +66,8 @@ class DrivenCluster:
     def _locks(self, node: int) -> list[Path]:
         """Of trainings: a process that forks them has a folder too."""
         found = (self.folder / f"node-{node}").glob("tmp/attempts/attempt-*/lock")
-        return [lock for lock in found if not lock.parent.match(FORKS_FOLDERS)]
+        others = (FORKS_FOLDERS, QUESTIONS_FOLDERS)
+        return [lock for lock in found if not any(map(lock.parent.match, others))]
 
     def raylets(self) -> list[int]:
         """The processes that are its nodes, the head's among them."""
@@ -75,6 +81,10 @@ class DrivenCluster:
         """The actors, and all that they have started."""
         return below(self.actors())
 
+    def trainings(self) -> list[int]:
+        """The processes that train, from before they know what."""
+        return [pid for pid in self.trainers() if name_of(pid) == "training"]
+
     def _processes(self) -> list[int]:
         return below([self._program.pid])
 
@@ -83,7 +93,15 @@ class DrivenCluster:
         return [lock.parent for node in self.living for lock in self._locks(node)]
 
     def close(self) -> None:
-        self._program.communicate(timeout=60)
+        processes = {pid: command_of(pid) for pid in self._processes()}
+        try:
+            self._program.communicate(timeout=CLOSE_SECONDS)
+        finally:  # whatever could not be ended in order would take the machine from the tests that follow
+            for pid, command in processes.items():
+                if command and command_of(pid) == command:
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+            self._program.wait()
 
 
 def below(pids: Sequence[int]) -> list[int]:
@@ -94,11 +112,22 @@ def below(pids: Sequence[int]) -> list[int]:
     return found
 
 
+def name_of(pid: int) -> str:
+    """As `top` shows it; empty when the process is gone."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
 def is_held(lock: Path) -> bool:
-    """Whether a living training holds it; one that was killed leaves its folder to be swept by the next."""
-    with lock.open("r+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
+    """Whether a living training holds it; one that was killed leaves its folder to be swept by the next.
+
+    Looked up, since whoever tries to take it keeps it from others for that moment.
+    """
+    try:
+        inode = lock.stat().st_ino
+    except FileNotFoundError:
+        return False
+    held = (line.split() for line in Path("/proc/locks").read_text().splitlines())
+    return any(words[1] == "FLOCK" and words[5].endswith(f":{inode}") for words in held if words[1] != "->")

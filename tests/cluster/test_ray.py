@@ -21,10 +21,10 @@ pytestmark = pytest.mark.system
 
 LONG, STEPS, SHORT = 100_000, 3_000, 40
 EVALUATE_EVERY = 100
-REACH_SECONDS = 5.0
-"""Within which a cancel or a pause is to reach a node."""
-STOP_SECONDS = 8.0
-"""Within which a dispatcher is to end that is asked to."""
+REACH_SECONDS, STOP_SECONDS = 5.0, 8.0
+"""Within which a cancel or a pause is to reach a node, and a dispatcher to end that is asked to."""
+BUSY = 5
+"""So many times as long may all take where other tests have the cores."""
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +67,26 @@ def submit(at: Installation, steps: int) -> dict[str, Any]:
 
 def told_of_ray(at: Installation) -> str:
     """What Ray had to say to the dispatcher, whose log is records alone."""
-    (file,) = at.folder.glob("worker-*.log")
-    records = [json.loads(line) for line in file.read_text().splitlines()]
+    lines = [line for file in at.folder.glob("worker-*.log") for line in file.read_text().splitlines()]
+    records = [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
     return "\n".join(record["message"] for record in records if record["logger"] == "worker.ray")
+
+
+def submit_two(nodes: DrivenCluster, at: Installation, steps: int) -> list[dict[str, Any]]:
+    """Two jobs that train at the same time. One place may be ready long before the other, which has PyTorch to load:
+    whoever begins first stands still until the other one has begun."""
+    wait_for("nobody at work", lambda: not nodes.trainings() or None, LATER)
+    jobs = [submit(at, steps), submit(at, steps)]
+    first, *others = wait_for("a training", lambda: nodes.trainings() or None, LATER)
+    if not others:
+        os.kill(first, signal.SIGSTOP)
+        try:
+            wait_for("the other one", lambda: len(nodes.trainings()) == 2 or None, LATER)
+        finally:
+            os.kill(first, signal.SIGCONT)
+    for job in jobs:
+        at.wait_for_step(job["id"], EVALUATE_EVERY, seconds=LATER)
+    return jobs
 
 
 def running_everywhere(nodes: DrivenCluster) -> bool | None:
@@ -88,7 +105,8 @@ def test_jobs_run_on_both_nodes_at_once_and_come_to_what_they_come_to_in_a_proce
     done = dispatched.wait_for_status(jobs[2]["id"], "succeeded", seconds=LATER)
     assert len(done["progress"]["machines"]) == 1
     assert dispatched.weights(done, SHORT) == undisturbed(SHORT)
-    assert len(nodes.folders()) == 1, "of the two that were cancelled it swept one, and left none of its own"
+    # Of the two that were cancelled it has swept one; on a node that is slow to clear up its own may still be there.
+    wait_for("no more than the other one's folder", lambda: len(nodes.folders()) <= 1 or None)
 
 
 @pytest.mark.parametrize(("verb", "status"), [("cancel", "cancelled"), ("pause", "paused")])
@@ -101,8 +119,7 @@ def test_a_cancel_and_a_pause_reach_the_node_soon(
     asked_at = time.monotonic()
     assert dispatched.http.post(f"/jobs/{job['id']}/{verb}").is_success
     dispatched.wait_for_status(job["id"], status)
-    took = time.monotonic() - asked_at
-    assert took < 2 * REACH_SECONDS, "with what a busy machine adds"
+    assert time.monotonic() - asked_at < BUSY * REACH_SECONDS
     wait_for("nothing at work any more", lambda: not nodes.at_work() or None, LATER)
     if verb == "cancel":
         wait_for("its processes to be gone", lambda: not any(map(command_of, trained)) or None)
@@ -127,16 +144,15 @@ def test_what_cannot_be_trained_fails_with_its_reason(dispatched: Installation) 
 def test_a_job_whose_node_dies_goes_on_elsewhere_to_the_same_weights(
     nodes: DrivenCluster, dispatched: Installation, undisturbed: Callable[[int], bytes]
 ) -> None:
-    jobs = [submit(dispatched, 2 * STEPS) for _ in range(2)]
-    for job in jobs:
-        dispatched.wait_for_step(job["id"], 200, seconds=LATER)
+    jobs = submit_two(nodes, dispatched, 2 * STEPS)
     nodes.order(f"kill {nodes.living[0]}")
     try:
         done = [dispatched.wait_for_status(job["id"], "succeeded", seconds=LATER) for job in jobs]
         assert sorted(each["attempt"] for each in done) == [1, 2]
         expected = undisturbed(2 * STEPS)
         assert [dispatched.weights(each, 2 * STEPS) == expected for each in done] == [True, True]
-        assert "has been marked dead" in told_of_ray(dispatched) or "Raylet is terminated" in told_of_ray(dispatched)
+        words = ("has been marked dead", "Raylet is terminated")
+        wait_for("a word of Ray's", lambda: any(each in told_of_ray(dispatched) for each in words) or None)
     finally:
         nodes.order("add")
     spread = [submit(dispatched, LONG), submit(dispatched, LONG)]
@@ -163,9 +179,7 @@ def test_a_training_that_is_killed_goes_on_from_its_resume_point(
 def test_a_killed_dispatcher_takes_its_trainings_along_and_the_next_one_goes_on(
     nodes: DrivenCluster, dispatched: Installation, undisturbed: Callable[[int], bytes]
 ) -> None:
-    jobs = [submit(dispatched, 2 * STEPS) for _ in range(2)]
-    for job in jobs:
-        dispatched.wait_for_step(job["id"], 100, seconds=LATER)
+    jobs = submit_two(nodes, dispatched, 2 * STEPS)
     trained = nodes.trainers()
     assert len(trained) >= 6, "each actor has a process that forks, and one that trains"
     dispatched.programs[-1].kill()
@@ -185,8 +199,8 @@ def test_a_dispatcher_that_is_asked_to_stop_stores_resume_points_and_spends_no_a
     dispatched.wait_for_step(job["id"], 100, seconds=LATER)
     asked_at = time.monotonic()
     dispatched.programs[-1].terminate()
-    assert dispatched.programs[-1].wait(60) == 0
-    assert time.monotonic() - asked_at < 20
+    assert dispatched.programs[-1].wait(BUSY * STOP_SECONDS) == 0
+    assert time.monotonic() - asked_at < BUSY * STOP_SECONDS
     assert dispatched.job(job["id"])["status"] == "queued"
     assert 0 < dispatched.job(job["id"])["progress"]["step"] < STEPS
     dispatched.start("worker")
@@ -196,7 +210,7 @@ def test_a_dispatcher_that_is_asked_to_stop_stores_resume_points_and_spends_no_a
 
 def test_a_dispatcher_that_finds_no_node_lets_jobs_wait_for_one(nodes: DrivenCluster, dispatched: Installation) -> None:
     dispatched.programs[-1].terminate()
-    assert dispatched.programs[-1].wait(60) == 0
+    assert dispatched.programs[-1].wait(BUSY * STOP_SECONDS) == 0
     for number in nodes.living:
         nodes.order(f"kill {number}")
     nodes.order("settle")
@@ -274,18 +288,18 @@ def test_a_dispatcher_whose_head_is_away_ends_jobs_and_itself_when_told(
     """The last test of this cluster."""
     job = submit(dispatched, LONG)
     dispatched.wait_for_step(job["id"], EVALUATE_EVERY, seconds=LATER)
-    nodes.order("behead")
-    late = submit(dispatched, SHORT)  # it finds a place, since nobody has missed the head yet, and never begins
+    late = submit(dispatched, LONG)  # it has a place, and perhaps no process there
     dispatched.wait_for_status(late["id"], "running")
+    nodes.order("behead")
     asked_at = time.monotonic()
     dispatched.http.post(f"/jobs/{late['id']}/cancel")
     dispatched.wait_for_status(late["id"], "cancelled")
     cancelled_at = time.monotonic()
     dispatched.programs[-1].terminate()
-    assert dispatched.programs[-1].wait(60) == 0
+    assert dispatched.programs[-1].wait(BUSY * STOP_SECONDS) == 0
     ended_at = time.monotonic()
-    assert cancelled_at - asked_at < 2 * REACH_SECONDS, "with what a busy machine adds"
-    assert ended_at - cancelled_at < 2 * STOP_SECONDS
+    assert cancelled_at - asked_at < BUSY * REACH_SECONDS
+    assert ended_at - cancelled_at < BUSY * STOP_SECONDS
     told = dispatched.job(job["id"])
     assert told["status"] == "queued"
     assert dispatched.latest_step(told) >= EVALUATE_EVERY, "what it had stored stays its own"

@@ -28,7 +28,7 @@ from worker.events import Event, Finished, Saved, Started
 from worker.executor import NoPlace
 from worker.launch import DISK_FULL, ChildCrashed, TrainingFailed, TrainingRefusal, TrainingTask
 from worker.ray_actor import Crashed, TrainingActor, installed_version
-from worker.ray_nodes import Node, Nodes
+from worker.ray_nodes import BUSY_SECONDS, REFUSED_SECONDS, Node, Nodes
 from worker.ray_places import Needs, Places
 from worker.ray_training import RayTraining, Seat
 
@@ -102,6 +102,7 @@ class Scene:
         nodes = Nodes("own")
         nodes._living = (NODE,)
         self.refused = self.suspected = 0
+        self.refused_for = 0.0
         self.let_go: list[bool] = []
         monkeypatch.setattr(nodes, "refuse", self._refuse)
         monkeypatch.setattr(nodes, "suspect", self._suspect)
@@ -109,10 +110,11 @@ class Scene:
         self.place, _ = self.places.take(Needs(1, 0, 0))
         self.training = RayTraining(TASK, [], Seat(actor, self.place, is_new), self.let_go.append)
 
-    def _refuse(self, node: Node, why: str) -> None:
+    def _refuse(self, node: Node, why: str, seconds: float = REFUSED_SECONDS) -> None:
         assert node is NODE
         assert why
         self.refused += 1
+        self.refused_for = seconds
 
     def _suspect(self, node: Node) -> None:
         assert node is NODE
@@ -155,6 +157,9 @@ def test_what_happens_before_training_has_begun_is_the_nodes_fault_and_not_the_j
     with pytest.raises(NoPlace, match=words):
         scene.events()
     assert scene.refused == 1
+    assert scene.refused_for == (BUSY_SECONDS if "`place`" in words else REFUSED_SECONDS), (
+        "who is busy is so for a while"
+    )
     scene.close()
 
 
@@ -386,7 +391,7 @@ def test_one_actor_trains_one_job_after_the_other_each_in_a_process_of_its_own(h
     [
         ({}, "cpu", ""),
         ({"CHARSMITH_DATA_DIR": "/proc/nowhere"}, "cpu", "Error: "),
-        ({}, "cuda", "CUDA"),
+        ({"CUDA_VISIBLE_DEVICES": ""}, "cuda", "CUDA"),
     ],
     ids=["good", "no folder", "no device"],
 )

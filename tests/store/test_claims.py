@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import pytest
-from sqlalchemy import text, update
+from sqlalchemy import make_url, text, update
 
 from app.store import claims
 from app.store.claims import MAX_CRASHES, StaleWatch, claim_next, finish, release, renew
@@ -17,7 +17,8 @@ from app.store.jobs import cancel_job, delete_job, get_job, pause_job, resume_jo
 from app.store.metrics import read_metrics
 from app.store.opening import open_database
 from app.store.schema import blob_chunks
-from tests.databases import sqlite_only
+from tests.databases import command, postgres_only, sqlite_only
+from tests.store.test_postgres import cut_off
 
 
 def test_the_oldest_waiting_job_is_claimed_first(scene: Any) -> None:
@@ -386,12 +387,14 @@ class MovableClock(Ticker):
 
 @contextmanager
 def locked(url: str, seconds: float) -> Iterator[None]:
-    """Somebody else holds the write lock, from now on for so long."""
+    """Somebody else holds the lock that writers need, from now on for so long."""
     held = threading.Event()
 
     def hold() -> None:
         other = open_database(url)
-        with other.write():
+        with other.write() as connection:
+            if other.dialect == "postgresql":
+                connection.execute(text("LOCK TABLE jobs IN SHARE MODE"))  # as CREATE INDEX does
             held.set()
             time.sleep(seconds)
         other.close()
@@ -403,7 +406,6 @@ def locked(url: str, seconds: float) -> Iterator[None]:
     holder.join(30)
 
 
-@sqlite_only
 @pytest.mark.parametrize("quiet_seconds", [6, 12])
 def test_a_watch_that_waited_for_the_lock_takes_no_silence_for_death(scene: Any, quiet_seconds: int) -> None:
     """The worker's beat waited for it as well, and who gets it first is chance."""
@@ -430,6 +432,31 @@ def test_a_watch_that_could_not_read_takes_no_silence_for_death(scene: Any, monk
                 look_for(watch, ticker, 1)
     assert look_for(watch, ticker, 13) == []
     assert look_for(watch, ticker, 1) == [claim.job.id]
+
+
+@postgres_only
+def test_a_watch_takes_no_silence_for_death_while_the_server_takes_no_writes(scene: Any) -> None:
+    """A standby, until it is promoted: it is read from, and workers cannot show life."""
+    claim, ticker = scene.running(), Ticker()
+    watch = StaleWatch(scene.database, 13, ticker)
+    assert look_for(watch, ticker, 6) == []
+    server_takes_writes(scene.url, "on")
+    with pytest.raises(DatabaseUnreachable):
+        look_for(watch, ticker, 6)
+    server_takes_writes(scene.url, "off")
+    assert look_for(watch, ticker, 12) == []
+    assert scene.status(claim.job) == "running"
+    assert look_for(watch, ticker, 2) == [claim.job.id]
+
+
+def server_takes_writes(url: str, read_only: str) -> None:
+    name = make_url(url).database
+    command(
+        url,
+        "SET default_transaction_read_only = off",
+        f'ALTER DATABASE "{name}" SET default_transaction_read_only = {read_only}',
+    )
+    cut_off(url)
 
 
 @sqlite_only

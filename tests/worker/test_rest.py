@@ -2,7 +2,8 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,10 @@ from app.store import claims, corpora, jobs
 from app.store.database import Database
 from app.store.errors import DatabaseUnreachable
 from app.store.job_state import JobStatus
+from app.store.opening import open_database
 from models.config import ModelConfig, TrainingConfig
+from tests.databases import empty_database, postgres_only
+from tests.store.test_postgres import cut_off
 from tests.worker.conftest import TEXT
 from worker import rest as rest_module
 from worker.rest import Rest
@@ -62,6 +66,24 @@ def test_a_job_that_is_queued_before_anybody_listens_is_not_missed(database: Dat
     claims.finish(database, claim, JobStatus.SUCCEEDED)
     rest.wait(LONG)  # listens anew, and has the worker look once
     rest.end()
+
+
+@postgres_only
+def test_a_wait_outlives_its_server_and_listens_anew(tmp_path: Path, stop: StopRequest) -> None:
+    url = empty_database(tmp_path)
+    with closing(open_database(url)) as database:
+        rest, ended = Rest(database, stop), threading.Event()
+        rest.wait(LONG)
+
+        def wait() -> None:
+            rest.wait(5.0)
+            ended.set()
+
+        threading.Thread(target=wait, daemon=True).start()
+        cut_off(url)
+        assert ended.wait(PATIENCE_SECONDS), "it raises nothing"
+        assert waits_until(rest, lambda: queue_a_job(database))
+        rest.end()
 
 
 def test_a_stop_ends_the_wait(database: Database, stop: StopRequest) -> None:
