@@ -24,6 +24,7 @@ from app.store.job_rows import Job
 from app.store.job_state import JobStatus
 from app.store.metrics import write_metrics
 from tests.api.service import DEADLINE_SECONDS, Service, assert_problem
+from tests.system.harness import wait_for
 
 PROGRESS: dict[str, Any] = {
     "steps": 10,
@@ -246,6 +247,30 @@ def test_a_stream_goes_on_when_another_key_is_revoked(service: Service, claim: C
         report(service, claim, 1, 3.0)
         claims.finish(service.database, claim, JobStatus.FAILED, {"code": "crashed", "detail": "for a test"})
         assert [event["event"] for event in stream] == ["progress", "status"]
+
+
+def listeners() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name == "job-news"}
+
+
+def test_nobody_listens_for_news_of_a_job_that_has_ended(own_service: Service) -> None:
+    job = own_service.enqueue()
+    jobs.cancel_job(own_service.database, job.id)
+    before = listeners()
+    for _ in range(5):
+        assert follow(own_service, job.id)
+        assert listeners() <= before
+
+
+def test_followers_that_come_and_go_need_one_listener(own_service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.job_news.LINGER_SECONDS", 10.0)
+    job = own_service.enqueue()
+    before = listeners()
+    for _ in range(10):
+        with own_service.http.stream("GET", f"/jobs/{job.id}/events") as answer:
+            assert next(parsed(answer.iter_lines()))["event"] == "status"
+            wait_for("its listener", lambda: listeners() - before or None)
+    assert len(listeners() - before) == 1
 
 
 def test_open_streams_end_when_the_service_stops(own_service: Service) -> None:

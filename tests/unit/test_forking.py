@@ -171,6 +171,27 @@ def test_a_process_that_is_killed_before_it_is_there_never_will_be(environment: 
     loading.close()
 
 
+def test_a_server_that_once_could_fork_has_not_given_up(environment: dict[str, str]) -> None:
+    """A limit on processes that was reached for a moment: the next server may do."""
+    loading = (
+        "real, left = os.fork, [0]\n"
+        "def fork():\n"
+        "    return real() if left and not left.clear() else sys.exit(7)\n"
+        "os.fork = fork"
+    )
+    once = ForkServer("forking_server", niceness=0, env={**environment, "LOADING": loading})
+    process, connection = once.fork()
+    with connection:
+        assert process.pid
+        failed, no_connection = once.fork()
+        with no_connection:
+            assert failed.wait() == 7
+            assert process.wait() == -signal.SIGKILL, "it ends with the server"
+    assert not failed.was_forked
+    assert not once.has_given_up()
+    once.close()
+
+
 def test_a_server_that_cannot_load_tells_how_it_ended(environment: dict[str, str]) -> None:
     broken = ForkServer("forking_server", niceness=0, env={**environment, "LOADING": "sys.exit(7)"})
     process, connection = broken.fork()
