@@ -314,6 +314,7 @@ class Here:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         monkeypatch.setenv("CHARSMITH_DATA_DIR", str(folder))
+        monkeypatch.setattr(ray_actor, "memory_kills", lambda: 0)  # the machine's, which another test may raise
         self.monkeypatch = monkeypatch
         self.attempts = folder / "tmp" / "attempts"
         self.actor = TrainingActor()
