@@ -1,7 +1,11 @@
 """The layers that train on the CPU are PyTorch's, forward and back."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +18,8 @@ from models import arithmetic, cells, gates, products, recurrence, torch_calls, 
 from models.config import CELLS, ModelConfig
 from models.recurrence import linear, run_layer
 from models.rnn import CharRNN
+
+ROOT = Path(__file__).parents[2]
 
 
 def layer_of(cell: str, inputs: int, hidden: int) -> nn.RNNBase:
@@ -240,3 +246,32 @@ def test_the_sigmoid_is_right_everywhere() -> None:
     near = right > 1e-35  # below, float32 has fewer digits or none
     assert (np.abs(ours - right)[near] / right[near]).max() < 4e-6
     assert np.isnan(arithmetic.sigmoid(np.float32("nan")))
+
+
+TRAIN = """
+import numpy as np
+from models.config import CELLS, ModelConfig, TrainingConfig
+from worker.batches import Lanes
+from worker.learner import Learner
+ids = np.random.default_rng(0).integers(0, 20, 4000)
+for precision in ("float32", "bfloat16"):
+    for cell in CELLS:
+        for embedding_size, hidden_size in ((8, 24), (48, 16)):
+            model = ModelConfig(cell=cell, num_layers=2, embedding_size=embedding_size, hidden_size=hidden_size)
+            training = TrainingConfig(steps=2, batch_size=8, sequence_length=16, precision=precision)
+            learner = Learner(model, training, 20, Lanes(ids, 8, 16), "cpu")
+            for step in range(2):
+                learner.update(step, 1e-3)
+"""
+
+
+def test_no_product_of_training_is_left_to_a_reference_loop() -> None:
+    """oneDNN has one for whatever it has no kernel for, thousands of times as slow: a GRU's gradients were its."""
+    environment = os.environ | {"ONEDNN_VERBOSE": "1"}
+    done = subprocess.run([sys.executable, "-c", TRAIN], cwd=ROOT, env=environment, capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stderr
+    multiplied = [line for line in done.stdout.splitlines() if ",exec,cpu,inner_product," in line or ",matmul," in line]
+    assert [line for line in multiplied if ",ref" in line] == []
+    if torch.backends.cpu.get_cpu_capability() == "AVX512":
+        assert multiplied, "else there was nothing to look at"
