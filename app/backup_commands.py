@@ -21,7 +21,7 @@ def backup(
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write all that is stored to FILE, verified, while everything runs. FILE holds keys: keep it private."""
+    """Write all that is stored in SQLite to FILE, verified, while everything runs. FILE holds keys: keep it private."""
     settings = settings_with(data_dir=data_dir)
     with refusals_told():
         from app.store.backup import back_up
@@ -38,7 +38,7 @@ def restore(
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Put the backup FILE in the place of the database, which is kept. Service and workers must be stopped."""
+    """Put the backup FILE in the place of the SQLite database, which is kept. Service and workers must be stopped."""
     settings = settings_with(data_dir=data_dir)
     with refusals_told():
         from app.store.restore import restore as put_back
@@ -59,7 +59,7 @@ def restore(
 
 
 def verify(data_dir: DataDir = None, as_json: AsJson = False) -> None:
-    """Read all that is stored, and tell what is damaged. Everything may run meanwhile."""
+    """Read all that is stored in SQLite, and tell what is damaged. Everything may run meanwhile."""
     settings = settings_with(data_dir=data_dir)
     with refusals_told():
         from app.store.verification import verify_database

@@ -156,7 +156,7 @@ TABLE: dict[type[Exception], Callable[[Any], Problem]] = {
     DatabaseUnreachable: lambda _: Problem(
         503,
         "store_unavailable",
-        "The database cannot be reached at the moment; whether what was asked for has been done is not known.",
+        "The database cannot be reached at the moment; if something was to be changed, whether it was is not known.",
         headers={"Retry-After": RETRY_SECONDS},
     ),
     # Whatever else the store raises, it changed nothing: locked for too long, say.

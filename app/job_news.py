@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 
 from app.store.database import Database
+from app.store.errors import StoreError
 from app.store.notices import Told, listening
 
 log = logging.getLogger(__name__)
@@ -77,8 +78,9 @@ class _Hub:
         while not self.stopping.is_set():
             try:
                 self._listen_once()
-            except Exception:  # whatever it is, followers look by themselves meanwhile
-                log.warning("no news of jobs can be listened for, and it is tried again", exc_info=True)
+            except Exception as error:  # whatever it is, followers look by themselves meanwhile
+                is_known = isinstance(error, StoreError)
+                log.warning("no news of jobs can be listened for, tried again: %s", error, exc_info=not is_known)
                 self._tell(None)
                 self.stopping.wait(RETRY_SECONDS)
 

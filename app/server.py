@@ -83,12 +83,17 @@ def without_query(record: logging.LogRecord) -> bool:
 
 
 def run(settings: Settings) -> None:
-    """Serve until SIGTERM or Ctrl-C. Raises what `make_server` raises; SettingsError if the port is taken."""
+    """Serve until SIGTERM or Ctrl-C.
+
+    Raises what `make_server` raises; SettingsError if the port is taken; DatabaseUnusable if there is no database.
+    """
     logs.set_up("service", settings.log_level, settings.log_format)
     raise_limit()
-    server = make_server(settings)
-    check_port_free(settings.host, settings.port)
-    server.run()
+    # Not by the app: of what fails while that starts uvicorn makes a traceback in a line, and a status of its own.
+    with closing(open_database(settings.resolved_database_url)) as database:
+        server = make_server(settings, create_app(settings, database=database))
+        check_port_free(settings.host, settings.port)
+        server.run()
 
 
 def check_port_free(host: str, port: int) -> None:

@@ -89,8 +89,8 @@ class Watch:
         while not self._stopping.is_set():
             try:
                 self.look()
-            except StoreError:
-                log.warning("the watch could not read the store, and tries again", exc_info=True)
+            except StoreError as error:
+                log.warning("the watch could not read the store, and tries again: %s", error)
             except Exception:  # the thread must outlive a surprise: without it no dead worker's job goes on
                 log.exception("the watch failed, and tries again")
             self._stopping.wait(PERIOD_SECONDS)

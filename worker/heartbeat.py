@@ -159,8 +159,8 @@ class Heartbeat(threading.Thread):
         except LeaseLost:
             self._end_child(Ending.LEASE_LOST)
             return
-        except StoreError:  # locked or full: the lease outlives a missed beat, and the next may get through
-            log.warning("job %s: heartbeat not stored", self._claim.job.id, exc_info=True)
+        except StoreError as error:  # locked or full: the lease outlives a missed beat, and the next may get through
+            log.warning("job %s: heartbeat not stored: %s", self._claim.job.id, error)
         else:
             if wanted.cancel:
                 self._end_child(Ending.CANCELLED)

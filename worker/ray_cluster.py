@@ -179,6 +179,8 @@ class RayCluster:
         elif 0 < (most := max((node.cpus for node in self._trainers()), default=0)) < self.threads:
             told = f"CHARSMITH_TORCH_THREADS asks for {self.threads} cores, and no node has more than {most}"
             log.warning("jobs wait: %s", told)
+        elif self.device == "cuda" and not any(node.gpus for node in self._nodes.usable()):
+            log.warning("jobs wait: their trainings want a GPU, and no node has one")
         else:
             log.warning("jobs wait: no node is there on which a training can begin")
 

@@ -34,7 +34,7 @@ def connect(wanted: str, threads: int | None) -> "RayCluster":
     if not address or "://" in address:
         raise ClusterError(
             "CHARSMITH_EXECUTOR=ray wants RAY_ADDRESS=HOST:PORT, the address of the cluster's head, on a machine that "
-            f"has joined the cluster (`ray start --address=HOST:PORT`), not {address or 'nothing'!r}"
+            f"has joined the cluster (`ray start --address=HOST:PORT`); it is {repr(address) if address else 'not set'}"
         )
     require_token()
     require_answer(address)
@@ -81,6 +81,8 @@ class RayOutput(io.TextIOBase):
 def require_answer(address: str) -> None:
     """Raises ClusterError where nobody takes a connection: Ray would try again for ever, and say so to nobody."""
     host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        raise ClusterError(f"RAY_ADDRESS={address}: it is HOST:PORT, the address of the cluster's head")
     try:
         socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS).close()
     except (OSError, OverflowError, ValueError) as error:

@@ -67,8 +67,8 @@ class Runner:
                 for job_id in stale.release_stale():
                     log.warning("job %s: its worker is gone, queued again", job_id)
                 claim = claims.claim_next(self._database, self._worker_id, not_now=self._attempts.not_now())
-            except Exception:  # locked, full or away for now; whatever it is, the worker outlives it
-                log.warning("the queue could not be read", exc_info=True)
+            except Exception as error:  # locked, full or away for now; whatever it is, the worker outlives it
+                log.warning("the queue could not be read: %s", error, exc_info=not isinstance(error, StoreError))
                 claim = None
             if claim is None:
                 if time.monotonic() - swept_at > SWEEP_SECONDS:
@@ -129,15 +129,15 @@ class Runner:
     def _leave(self) -> None:
         try:
             workers.leave(self._database, self._worker_id)
-        except StoreError:  # it stays in the list for a lease, as a dead one does
-            log.warning("the worker is gone, and could not say so", exc_info=True)
+        except StoreError as error:  # it stays in the list for a lease, as a dead one does
+            log.warning("the worker is gone, and could not say so: %s", error)
 
     def _announce(self) -> None:
         while not self._stop.is_set():
             try:
                 self._beat()
-            except Exception:  # the thread must outlive a surprise: without it the worker would seem dead
-                log.warning("presence not stored", exc_info=True)
+            except Exception as error:  # the thread must outlive a surprise: without it the worker would seem dead
+                log.warning("presence not stored: %s", error, exc_info=not isinstance(error, StoreError))
             self._stop.wait(HEARTBEAT_SECONDS)
 
     def _beat(self) -> None:

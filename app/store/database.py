@@ -22,6 +22,7 @@ from sqlalchemy import (
     Engine,
     Table,
     create_engine,
+    event,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL
@@ -160,9 +161,10 @@ class Database:
                 yield connection
 
     def close(self) -> None:
-        """All connections are closed."""
+        """All connections are closed; one that a thread still uses, when it is given back."""
         for commits in self._counting:
             commits.close()
+        event.listen(self._engine, "checkin", lambda _connection, record: record.invalidate())
         self._engine.dispose()
 
     @contextmanager

@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from app.store.counters import give_only_above, highest_given
 from app.store.errors import NotMoved
 from app.store.moving_check import batches, check_blobs, check_rows, first_line, name_of
-from app.store.moving_ends import check_unused, empty_target, held_source, parsed_address, shown
+from app.store.moving_ends import check_unused, empty_target, held_source, is_same_on_server, parsed_address, shown
 from app.store.schema import CHUNK_BYTES, REVISIONS, blob_chunks, metadata
 from app.store.verification import Contents, contents_of
 
@@ -47,7 +47,7 @@ def move(source: str, target: str, tell: Tell = lambda _what, _share: None) -> M
     was. Where the connection is lost while it is committed, a second call tells by its refusal that it was.
     """
     from_url, to_url = parsed_address(source), parsed_address(target)
-    if from_url == to_url:
+    if from_url == to_url or is_same_on_server(from_url, to_url):
         raise NotMoved(f"{shown(to_url)} is the database itself")
     with held_source(from_url) as origin, empty_target(to_url) as new:
         course = _Course(_counts(origin), tell)

@@ -20,6 +20,7 @@ from app.store.errors import DatabaseUnusable, NotMoved
 from app.store.migrate import known_revision, migrate
 from app.store.opening import is_sqlite, open_as_it_is, open_existing, parsed_url
 from app.store.part_file import BESIDE, beside, part_file
+from app.store.postgres_engine import is_postgres
 from app.store.schema import REVISIONS, metadata
 from app.store.sqlite_engine import begin_as_told, check_file, newest_sqlite
 from app.store.sqlite_files import connect_to_file, processes_with
@@ -46,7 +47,11 @@ is; what is no client has no role at all, but for workers of extensions."""
 
 def parsed_address(address: str) -> URL:
     """The parts of a database's address, which may be the mere path of an SQLite file. Raises DatabaseUnusable."""
-    url = parsed_url(address) if "://" in address else URL.create("sqlite", database=address)
+    is_misspelt = (
+        "://" not in address and ("@" in address or address.startswith("postgres")) and not Path(address).exists()
+    )
+    # A misspelt address is none of a file, and holds a password perhaps, which no message may tell.
+    url = parsed_url(address) if "://" in address or is_misspelt else URL.create("sqlite", database=address)
     if is_sqlite(url):
         check_file(url)
     return url
@@ -55,6 +60,18 @@ def parsed_address(address: str) -> URL:
 def shown(url: URL) -> str:
     """The address without what may be secret."""
     return url.database or "" if is_sqlite(url) else url.set(password=None, query={}).render_as_string()
+
+
+def is_same_on_server(one: URL, other: URL) -> bool:
+    """Whether both name the same database of the same PostgreSQL server, each in its way. Raises StoreError."""
+    return is_postgres(one) and is_postgres(other) and _identity(one) == _identity(other)
+
+
+def _identity(url: URL) -> tuple[Any, ...]:
+    """Its number on its server, and since when that runs, to the microsecond."""
+    look = "SELECT oid, pg_postmaster_start_time() FROM pg_database WHERE datname = current_database()"
+    with closing(open_as_it_is(url.render_as_string(hide_password=False))) as database, database.read() as connection:
+        return tuple(connection.execute(text(look)).one())
 
 
 @contextmanager
@@ -78,7 +95,7 @@ def held_source(url: URL) -> Iterator[Connection]:
 @contextmanager
 def _held_file(path: Path) -> Iterator[Connection]:
     if not path.is_file():
-        raise DatabaseUnusable(f"there is no database {path}")
+        raise DatabaseUnusable(f"{path} is a folder" if path.is_dir() else f"there is no database {path}")
     if processes := processes_with(path):
         raise NotMoved(f"{path} is in use by process {', '.join(map(str, processes))}: {STOP}")
     with closing(connect_to_file(path)) as alone:
@@ -192,6 +209,8 @@ def _check_empty(connection: Connection, tables: list[str], url: URL) -> None:
 @contextmanager
 def _new_file(path: Path) -> Iterator[Connection]:
     """Under its own name the file is whole; while it is written it has another, which no service opens."""
+    if not path.absolute().parent.is_dir():
+        raise NotMoved(f"there is no folder {path.parent}")
     for taken in (path, *(beside(path, suffix) for suffix in BESIDE)):
         if os.path.lexists(taken):
             raise NotMoved(f"{taken} exists: name a file that is not there yet")

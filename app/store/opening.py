@@ -78,6 +78,8 @@ def parsed_url(url: str) -> URL:
         raise DatabaseUnusable(f"not a database URL; {FORMS}") from error
     if not (is_sqlite(parsed) or is_postgres(parsed)):
         raise DatabaseUnusable(f"a database of kind {parsed.drivername!r} cannot be used; {FORMS}")
+    if is_postgres(parsed) and not parsed.database:  # the server would take the one that bears the user's name
+        raise DatabaseUnusable(f"a database URL on PostgreSQL ends with the database's name; {FORMS}")
     if "@" in (parsed.host or ""):  # what stands before it is a part of the password
         raise DatabaseUnusable(f"in a password of a database URL @ is written as %40; {FORMS}")
     return parsed

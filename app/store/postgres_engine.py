@@ -60,6 +60,17 @@ def postgres_engine(url: URL) -> Engine:
     # Before it is handed out a connection is tried: the server may have been started anew.
     engine = new_engine(url.set(drivername=DRIVER), connect_args=given, pool_pre_ping=True, **CONNECTIONS)
 
+    @event.listens_for(engine, "do_connect")
+    def connect_to_utf8(dialect: Any, _record: object, arguments: Any, options: Any) -> Any:
+        connection = dialect.connect(*arguments, **options)
+        # At once: of another encoding texts come as bytes, over which SQLAlchemy's own first questions fail.
+        if (encoding := connection.info.parameter_status("server_encoding")) != "UTF8":
+            connection.close()
+            raise DatabaseUnusable(
+                f"the database {engine.url.database} has encoding {encoding}: make one with ENCODING 'UTF8'"
+            )
+        return connection
+
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, _record: object) -> None:
         connection.execute(SESSION)
@@ -77,18 +88,14 @@ def postgres_engine(url: URL) -> Engine:
 
 def check_server(engine: Engine) -> None:
     """Return if the database can hold what is stored here. Raises DatabaseUnusable, DatabaseUnreachable."""
-    look = text("SELECT current_setting('server_version_num')::int, current_setting('server_encoding')")
+    look = text("SELECT current_setting('server_version_num')::int")
     try:
         with named_errors(engine.dialect.loaded_dbapi), engine.connect() as connection:
-            version, encoding = connection.execute(look).one()
+            version = connection.execute(look).scalar_one()
     except DBAPIError as error:  # no such database, say, or no right to enter it
         raise DatabaseUnusable(f"cannot open the database {engine.url.database}: {error.orig}") from error
     if version < OLDEST_VERSION:
         raise DatabaseUnusable(f"PostgreSQL {OLDEST_VERSION // 10_000} or newer is needed, not {version // 10_000}")
-    if encoding != "UTF8":
-        raise DatabaseUnusable(
-            f"the database {engine.url.database} has encoding {encoding}: make one with ENCODING 'UTF8'"
-        )
 
 
 def server_clock(engine: Engine) -> Callable[[], datetime]:

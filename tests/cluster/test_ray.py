@@ -232,9 +232,9 @@ def test_a_dispatcher_that_finds_no_node_lets_jobs_wait_for_one(nodes: DrivenClu
     ("told", "words"),
     [
         ({"RAY_ADDRESS": ""}, "RAY_ADDRESS=HOST:PORT"),
-        ({"RAY_ADDRESS": "ray://127.0.0.1:10001"}, "not 'ray://127.0.0.1:10001'"),
+        ({"RAY_ADDRESS": "ray://127.0.0.1:10001"}, "it is 'ray://127.0.0.1:10001'"),
         ({"RAY_ADDRESS": f"127.0.0.1:{free_port()}"}, "no head of a Ray cluster answers there"),
-        ({"RAY_ADDRESS": "127.0.0.1"}, "no head of a Ray cluster answers there"),
+        ({"RAY_ADDRESS": "127.0.0.1"}, "it is HOST:PORT"),
         ({"RAY_AUTH_MODE": "disabled"}, "token authentication alone"),
         ({"RAY_AUTH_MODE": "Disabled"}, "token authentication alone"),
         ({"RAY_AUTH_MODE": "k8s"}, "token authentication alone"),

@@ -501,3 +501,19 @@ def test_the_database_itself_refuses_what_breaks_an_invariant(scene: Any) -> Non
     ):
         with pytest.raises(IntegrityError), scene.database.write() as connection:
             connection.execute(text(f"UPDATE jobs SET {broken} WHERE id = :id"), {"id": job.id})
+
+
+def test_a_connection_in_use_is_closed_when_it_is_given_back_to_a_closed_database(tmp_path: Path) -> None:
+    """A request whose client has left is still at work, say, when the service ends."""
+    database = open_database(empty_database(tmp_path))
+    with database.read() as connection:
+        own = connection.connection.driver_connection
+        assert own is not None
+        database.close()
+        list_workers(database)  # whoever comes late is served, too
+    with pytest.raises(own_errors(database)):
+        own.cursor().execute("SELECT 1")
+
+
+def own_errors(database: Database) -> type[Exception]:
+    return database._engine.dialect.loaded_dbapi.Error  # type: ignore[no-any-return]

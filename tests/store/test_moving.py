@@ -369,6 +369,15 @@ def test_another_programs_database_is_not_moved_to(origin: Scene, target: str) -
         moved(origin, target)
 
 
+@postgres_only
+@pytest.mark.parametrize("target", ["server"], indirect=True)
+def test_a_database_by_another_name_is_the_same(origin: Scene, target: str) -> None:
+    moved(origin, target)
+    here, there = make_url(target), make_url(target).set(host="localhost", port=make_url(target).port or 5432)
+    with pytest.raises(NotMoved, match="is the database itself"):
+        move(here.render_as_string(hide_password=False), there.render_as_string(hide_password=False))
+
+
 def test_what_cannot_be_moved_is_told(origin: Scene, tmp_path: Path) -> None:
     to = str(tmp_path / "moved.db")
     old = database_of_0001(tmp_path / "old.db", "job_" + "a" * 26)
@@ -384,8 +393,14 @@ def test_what_cannot_be_moved_is_told(origin: Scene, tmp_path: Path) -> None:
     (tmp_path / "nothing.db").touch()
     with pytest.raises(DatabaseUnusable, match="there is nothing in"):
         move(str(tmp_path / "nothing.db"), to)
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(DatabaseUnusable, match="is a folder"):
+        move(str(tmp_path), to)
+    with pytest.raises(NotMoved, match=r"there is no folder .*nowhere"):
         move(origin.url, str(tmp_path / "nowhere" / "moved.db"))
+    for misspelt in ("postgresql+psycopg//me:secret@127.0.0.1/db", "postgres:secret@127.0.0.1/db"):
+        with pytest.raises(DatabaseUnusable, match="not a database URL") as told:
+            move(origin.url, misspelt)
+        assert "secret" not in str(told.value)
     Path(f"{to}-wal").touch()
     with pytest.raises(NotMoved, match=r"moved\.db-wal exists"):
         move(origin.url, to)

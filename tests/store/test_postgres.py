@@ -125,14 +125,20 @@ def test_a_look_creates_nothing(empty: str) -> None:
     engine.dispose()
 
 
-def test_a_database_that_cannot_hold_every_text_is_refused(empty: str) -> None:
-    name = f"{make_url(empty).database}_latin"
-    command(empty, f'CREATE DATABASE "{name}" TEMPLATE template0 ENCODING LATIN1 LOCALE "C"')
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+def test_a_database_that_cannot_hold_every_text_is_refused(empty: str, encoding: str) -> None:
+    name = f"{make_url(empty).database}_other"
+    command(empty, f'CREATE DATABASE "{name}" TEMPLATE template0 ENCODING {encoding} LOCALE "C"')
     try:
-        with pytest.raises(DatabaseUnusable, match="has encoding LATIN1: make one with ENCODING 'UTF8'"):
+        with pytest.raises(DatabaseUnusable, match=f"has encoding {encoding}: make one with ENCODING 'UTF8'"):
             open_database(str(make_url(empty).set(database=name).render_as_string(hide_password=False)))
     finally:
         command(empty, f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+def test_an_address_without_a_database_is_refused_before_the_server_takes_another(empty: str) -> None:
+    with pytest.raises(DatabaseUnusable, match="ends with the database's name"):
+        open_database(empty.rpartition("/")[0])
 
 
 @pytest.mark.parametrize("to", ["nowhere", "nobody", "closed"])
