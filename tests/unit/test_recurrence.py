@@ -249,19 +249,18 @@ def test_the_sigmoid_is_right_everywhere() -> None:
 
 
 TRAIN = """
-import numpy as np
 from models.config import CELLS, ModelConfig, TrainingConfig
-from worker.batches import Lanes
-from worker.learner import Learner
-ids = np.random.default_rng(0).integers(0, 20, 4000)
+from worker.batches import Corpus
+from worker.trainer import train
+text = "to be, or not to be, that is the question\\n" * 100
 for precision in ("float32", "bfloat16"):
     for cell in CELLS:
         for embedding_size, hidden_size in ((8, 24), (48, 16)):
             model = ModelConfig(cell=cell, num_layers=2, embedding_size=embedding_size, hidden_size=hidden_size)
-            training = TrainingConfig(steps=2, batch_size=8, sequence_length=16, precision=precision)
-            learner = Learner(model, training, 20, Lanes(ids, 8, 16), "cpu")
-            for step in range(2):
-                learner.update(step, 1e-3)
+            training = TrainingConfig(
+                steps=2, batch_size=8, sequence_length=16, evaluate_every=1, precision=precision
+            )
+            list(train(model, training, Corpus.of(text)))
 """
 
 
