@@ -197,6 +197,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.watch = Watch(app.state.database, settings.lease_seconds)
         app.state.watch.start()
         stack.push_async_callback(run_in_threadpool, app.state.watch.stop)
+        stack.callback(app.state.job_news.close)
         # For servers that, unlike ours, say nothing before they wait for open streams.
         stack.callback(begin_shutdown, app)
         yield

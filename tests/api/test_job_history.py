@@ -271,6 +271,8 @@ def test_followers_that_come_and_go_need_one_listener(own_service: Service, monk
             assert next(parsed(answer.iter_lines()))["event"] == "status"
             wait_for("its listener", lambda: listeners() - before or None)
     assert len(listeners() - before) == 1
+    own_service.server.should_exit = True
+    wait_for("nobody to listen any more", lambda: not listeners() - before or None)
 
 
 def test_open_streams_end_when_the_service_stops(own_service: Service) -> None:
