@@ -1,10 +1,12 @@
-"""What a Ray cluster makes of short jobs: by one node and two of a core each, and while nodes are killed.
+"""What a Ray cluster makes of short jobs, by one node and two of a core each, and while nodes are killed; and how soon
+a training on a node ends that somebody wants to end.
 
 The nodes are real ones on this machine, the state is on SQLite. Skipped, saying so, where Ray is not installed.
 """
 
 import statistics
 import tempfile
+import time
 from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,14 +15,18 @@ from sqlalchemy import select
 
 from app.store.opening import open_database
 from app.store.schema import jobs as job_rows
-from benchmarks.figures import Report
+from benchmarks.figures import Report, at_most
 from benchmarks.options import Extent, Options
 from benchmarks.short_jobs import Attempt, Run, attempts_in, enqueue, start_worker, train_all
-from tests.cluster.driven import DrivenCluster
+from tests.cluster.driven import LATER, DrivenCluster
+from tests.system.harness import Installation, wait_for
 
 JOBS: dict[Extent, int] = {"full": 200, "short": 20, "tiny": 2}
 NODES: dict[Extent, tuple[int, ...]] = {"full": (1, 2), "short": (2,), "tiny": (2,)}
 KILL_EVERY_SECONDS = 10.0
+TRIES: dict[Extent, int] = {"full": 10, "short": 3, "tiny": 1}
+REACH_SECONDS = 5.0
+"""The bar."""
 
 
 def measure_cluster(folder: Path, options: Options) -> list[Report]:
@@ -49,8 +55,46 @@ def measure_cluster(folder: Path, options: Options) -> list[Report]:
                 "over: three deaths of a job without progress would count as its own. It has a successor at once. "
                 "Where nodes die, what a place waits for is no queue, and is not told.",
             ),
-        )
+        ),
+        _reach(folder, TRIES[options.extent]),
     ]
+
+
+def _reach(folder: Path, tries: int) -> Report:
+    """How long a training on a node goes on after a person has asked for its end."""
+    waits: dict[str, list[float]] = {"cancel": [], "pause": []}
+    with tempfile.TemporaryDirectory(dir=folder) as made:
+        (own := Path(made) / "installed").mkdir()
+        nodes, at = DrivenCluster(Path(made), nodes=1), Installation(own)
+        try:
+            at.start_api()
+            at.environment |= nodes.environment | {"CHARSMITH_EXECUTOR": "ray", "RAY_ADDRESS": nodes.address}
+            at.upload()
+            at.start("worker")
+            for _ in range(tries):
+                for verb, status in (("cancel", "cancelled"), ("pause", "paused")):
+                    job = at.submit(steps=1_000_000, evaluate_every=100)
+                    at.wait_for_step(job["id"], 100, seconds=LATER)
+                    asked_at = time.monotonic()
+                    at.http.post(f"/jobs/{job['id']}/{verb}").raise_for_status()
+                    at.wait_for_status(job["id"], status)
+                    wait_for("nothing to be at work", lambda: not nodes.at_work() or None)
+                    waits[verb].append(time.monotonic() - asked_at)
+        finally:
+            at.close()
+            nodes.close()
+    rows = tuple(
+        (
+            verb,
+            str(tries),
+            f"{statistics.median(took):.2f} s",
+            f"{max(took):.2f} s",
+            at_most(max(took), REACH_SECONDS, " s", 0),
+        )
+        for verb, took in waits.items()
+    )
+    told = "From the request over HTTP until the job has its status and nothing of it is at work on the node."
+    return Report("How soon a node hears of it", ("asked", "times", "median", "longest", "bar"), rows, (told,))
 
 
 def _trained(folder: Path, nodes: int, count: int, kill_every: float | None = None) -> Run:

@@ -78,3 +78,4 @@ def test_a_tiny_benchmark_of_the_cluster_trains_every_job_on_it() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stderr
     assert "2 short jobs on a Ray cluster" in done.stdout
+    assert "How soon a node hears of it" in done.stdout
