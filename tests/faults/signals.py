@@ -270,13 +270,13 @@ def take_over(folder: Path, times: int) -> list[float]:
             _wait_for_step(installation, job_id, step + 1)  # a third death without progress would be a crash loop
             time.sleep(1.0 + number % 3)  # somewhere between two heartbeats
             job = installation.job(job_id)
-            step = installation.latest_step(job)
             holder = next(one for one in workers if one.poll() is None and _trains(one.pid))
             holder.kill()
             died_at = time.monotonic()
             _wait_for_attempt(installation, job_id, job["attempt"] + 1, "a takeover")
             seconds.append(time.monotonic() - died_at)
             holder.wait()
+            step = installation.latest_step(job)  # now: it may have stored one more at the last moment
             workers = [one for one in workers if one.poll() is None] + [installation.start("worker")]
     finally:
         installation.close()
