@@ -15,7 +15,6 @@ import traceback
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Protocol
 
 import torch
 
@@ -43,12 +42,6 @@ def read_pieces(path: Path) -> Iterator[str]:
         while data := file.read(READ_BYTES):
             yield decoder.decode(data)
     yield decoder.decode(b"", final=True)
-
-
-class Listener(Protocol):
-    """Whom the training tells: a connection, or what forwards messages as one does."""
-
-    def send(self, message: Event, /) -> None: ...
 
 
 class PausedWhileLoading(Exception):
@@ -81,10 +74,10 @@ def load_corpus(task: TrainingTask, moved: Callable[[], None]) -> Corpus:
     return Corpus.open(ids_path, vocabulary, task.corpus_sha256)
 
 
-def run(task: TrainingTask, listener: Listener, pause_requested: threading.Event) -> None:
-    """Train and tell every event; ticks are thinned out."""
+def run(task: TrainingTask, connection: Connection, pause_requested: threading.Event) -> None:
+    """Train and send every event; ticks are thinned out."""
     torch.set_num_threads(task.threads)
-    send = _thinned(listener)
+    send = _thinned(connection)
 
     def loading() -> None:
         send(Ticked("loading", 0))
@@ -110,7 +103,7 @@ def run(task: TrainingTask, listener: Listener, pause_requested: threading.Event
         send(event)
 
 
-def _thinned(listener: Listener) -> Callable[[Event], None]:
+def _thinned(connection: Connection) -> Callable[[Event], None]:
     """Sends events, but of ticks only as many as a watch for hung steps needs."""
     last_tick = -math.inf
 
@@ -122,7 +115,7 @@ def _thinned(listener: Listener) -> Callable[[Event], None]:
             last_tick = time.monotonic()
         else:
             fault_point("training.event")
-        listener.send(event)
+        connection.send(event)
 
     return send
 
@@ -135,7 +128,7 @@ def _listen(connection: Connection, pause_requested: threading.Event) -> None:
         return  # the worker is gone; end_with_parent sees to the rest
 
 
-def refusal_of(error: Exception) -> TrainingRefusal | None:
+def _refusal(error: Exception) -> TrainingRefusal | None:
     """Why trying again would not help; None where it might."""
     trace = "".join(traceback.format_exception(error))
     if isinstance(error, Diverged):
@@ -175,7 +168,7 @@ def train_for(worker: socket.socket) -> None:
     except (BrokenPipeError, ConnectionResetError):
         sys.exit(1)  # the worker is gone, and says so itself or has been killed: nobody is left to tell
     except Exception as error:
-        refusal = refusal_of(error)
+        refusal = _refusal(error)
         if refusal is None:
             raise
         connection.send(refusal)

@@ -175,7 +175,7 @@ def test_the_vocabulary_of_a_checkpoint_to_start_from_is_kept_and_the_texts_own_
 def test_a_text_of_which_letters_leaves_nothing_is_too_short(tmp_path: Path, text: str) -> None:
     with pytest.raises(CorpusTooShort, match=r"after normalization `letters`, .*at least 18") as raised:
         run(task_of(tmp_path, text), Sent())
-    refusal = child.refusal_of(raised.value)
+    refusal = child._refusal(raised.value)
     assert refusal is not None
     assert refusal.code == "corpus_too_short"
 
@@ -205,7 +205,7 @@ def memory_refused() -> Exception:
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else str(value),
 )
 def test_what_trying_again_would_not_help_is_refused_by_its_name(error: Exception, code: str | None) -> None:
-    refusal = child.refusal_of(error)
+    refusal = child._refusal(error)
     assert (refusal and refusal.code) == code
     if refusal is not None:
         assert type(error).__name__ in refusal.traceback
